@@ -1,0 +1,19 @@
+//! Meridian: a gateway for applications that live in several regions.
+//!
+//! The map of the house, in the order in which a reader needs it:
+//!
+//! - [`settings`]: what the operator says.
+//! - [`app`]: the one place where parts are joined, and the life of the process.
+//! - [`edge`]: accepts connections; this path to a hub, that one to the proxy.
+//! - [`proxy`]: request → region → backend, and the answer back.
+//! - [`hub`]: chat sockets: frames, seats, queues.
+//! - [`bus`]: what carries messages between hubs.
+//! - [`admin`]: the private listener. [`observability`]: logs and metrics. [`shutdown`]: the way down.
+//! - [`demo`]: sample backends. [`cli`]: arguments.
+//!
+//! Who may import whom is a table in `ARCHITECTURE.md`, held by a test.
+
+pub mod bus;
+pub mod observability;
+pub mod settings;
+pub mod shutdown;

@@ -1,0 +1,130 @@
+//! What carries messages between hubs: this process alone, or Redis.
+
+use std::fmt;
+use std::num::NonZeroUsize;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize, Serializer};
+
+/// Section `[bus]`.
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct BusSettings {
+    pub kind: BusKind,
+    pub redis: RedisSettings,
+    pub inbox: InboxSettings,
+}
+
+impl BusSettings {
+    /// Whether these settings ask for Redis: by name, or by naming a server.
+    pub fn wants_redis(&self) -> bool {
+        match self.kind {
+            BusKind::Embedded => false,
+            BusKind::Redis => true,
+            BusKind::Auto => self.redis.url.is_some() || self.redis.host.is_some(),
+        }
+    }
+}
+
+/// Which bus.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum BusKind {
+    /// Redis where a host or URL is named, else embedded.
+    #[default]
+    Auto,
+    /// Within this process, gone with it.
+    Embedded,
+    Redis,
+}
+
+/// Section `[bus.redis]`.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct RedisSettings {
+    /// `REDIS_URL`: `redis://user:password@host:port`; wins over the fields below.
+    pub url: Option<Secret>,
+    /// `REDIS_HOST`.
+    pub host: Option<String>,
+    /// `REDIS_PORT`.
+    pub port: u16,
+    /// `REDIS_USERNAME`, for servers with ACLs.
+    pub username: Option<String>,
+    /// `REDIS_PASSWORD`.
+    pub password: Option<Secret>,
+    /// A command without an answer for this long has failed.
+    #[serde(with = "humantime_serde")]
+    pub command_timeout: Duration,
+    /// The first pause before a new connection attempt; it doubles, with jitter, up to the next field.
+    #[serde(with = "humantime_serde")]
+    pub reconnect_min: Duration,
+    #[serde(with = "humantime_serde")]
+    pub reconnect_max: Duration,
+}
+
+impl Default for RedisSettings {
+    fn default() -> Self {
+        Self {
+            url: None,
+            host: None,
+            port: 6379,
+            username: None,
+            password: None,
+            command_timeout: Duration::from_secs(3),
+            reconnect_min: Duration::from_millis(100),
+            reconnect_max: Duration::from_secs(5),
+        }
+    }
+}
+
+/// Section `[bus.inbox]`: what is kept of each user's messages for a reader that comes back.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct InboxSettings {
+    /// Messages kept a user; the oldest go first.
+    pub max_messages: NonZeroUsize,
+    /// An inbox that got nothing for this long is dropped.
+    #[serde(with = "humantime_serde")]
+    pub max_age: Duration,
+    /// The same `(from, id)` within this time is one message.
+    #[serde(with = "humantime_serde")]
+    pub dedupe_window: Duration,
+}
+
+impl Default for InboxSettings {
+    fn default() -> Self {
+        Self {
+            max_messages: NonZeroUsize::MIN.saturating_add(999),
+            max_age: Duration::from_hours(24),
+            dedupe_window: Duration::from_mins(10),
+        }
+    }
+}
+
+/// A value that is never printed.
+#[derive(Clone, PartialEq, Eq, Deserialize)]
+#[serde(transparent)]
+pub struct Secret(String);
+
+impl Secret {
+    pub fn new(value: impl Into<String>) -> Self {
+        Self(value.into())
+    }
+
+    /// The value itself; keep it out of logs and errors.
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("***")
+    }
+}
+
+impl Serialize for Secret {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str("***")
+    }
+}

@@ -1,0 +1,72 @@
+//! The bounds of a chat connection, the same on every hub of the process.
+
+use std::num::{NonZeroU32, NonZeroUsize};
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+/// Section `[hub]`.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct HubSettings {
+    /// A WebSocket ping goes out this often.
+    #[serde(with = "humantime_serde")]
+    pub ping_interval: Duration,
+    /// A connection from which nothing has come for this long after a ping is closed with 4000.
+    #[serde(with = "humantime_serde")]
+    pub pong_timeout: Duration,
+    /// Bytes of `text` and `data` of one message together.
+    pub max_text_bytes: NonZeroUsize,
+    /// Frames that are errors (not JSON, unknown type, …) before the connection is closed with 1008;
+    /// one is forgiven every ten seconds.
+    pub max_bad_frames: NonZeroU32,
+    /// Messages and typing notices a second that one connection may send in the long run.
+    pub messages_per_second: NonZeroU32,
+    /// … and how many at once before the rate counts.
+    pub message_burst: NonZeroU32,
+    /// Frames that may wait for one slow reader before it is closed with 4008.
+    pub outbox_messages: NonZeroUsize,
+    /// … and their bytes.
+    pub outbox_bytes: NonZeroUsize,
+    /// Sockets of this process; one more is answered with 503 `overloaded`.
+    pub max_connections: NonZeroUsize,
+    /// Sockets of one user on this process; one more is answered with 429.
+    pub max_connections_per_user: NonZeroUsize,
+    /// Values of `Origin` that may connect, as `https://chat.example`; empty admits every page.
+    /// A request without `Origin` does not come from a page and is not held to this.
+    pub allowed_origins: Vec<String>,
+}
+
+/// `NonZero` for a constant that is plainly not zero.
+const fn nz32(value: u32) -> NonZeroU32 {
+    match NonZeroU32::new(value) {
+        Some(value) => value,
+        None => NonZeroU32::MIN,
+    }
+}
+
+/// `NonZero` for a constant that is plainly not zero.
+const fn nz(value: usize) -> NonZeroUsize {
+    match NonZeroUsize::new(value) {
+        Some(value) => value,
+        None => NonZeroUsize::MIN,
+    }
+}
+
+impl Default for HubSettings {
+    fn default() -> Self {
+        Self {
+            ping_interval: Duration::from_secs(30),
+            pong_timeout: Duration::from_secs(10),
+            max_text_bytes: nz(16 * 1024),
+            max_bad_frames: nz32(20),
+            messages_per_second: nz32(100),
+            message_burst: nz32(200),
+            outbox_messages: nz(2_048),
+            outbox_bytes: nz(4 * 1024 * 1024),
+            max_connections: nz(1_000_000),
+            max_connections_per_user: nz(64),
+            allowed_origins: Vec::new(),
+        }
+    }
+}

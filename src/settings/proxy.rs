@@ -1,0 +1,87 @@
+//! The public listener, and how requests are forwarded.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::num::NonZeroUsize;
+use std::time::Duration;
+
+use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
+
+/// Section `[proxy]`.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ProxySettings {
+    pub bind: IpAddr,
+    /// `PROXY_PORT`; 0 lets the system choose.
+    pub port: u16,
+    /// Own path that says "this process is alive"; empty turns it off, so that it is forwarded.
+    pub health_path: String,
+    /// Own path that says "send traffic here"; empty turns it off.
+    pub ready_path: String,
+    /// Own path of the region's hub; empty turns it off.
+    pub ws_path: String,
+    /// Peers whose `Forwarded`, `X-Forwarded-*` and `X-Request-Id` are believed. None by default:
+    /// then every such header is replaced by what this gateway saw itself.
+    pub trusted_proxies: Vec<IpNet>,
+    /// Open connections of this listener; over it, the next waits in the system's queue.
+    pub max_connections: NonZeroUsize,
+    /// A client that has not sent a whole request head in this time is closed (408 where it began).
+    #[serde(with = "humantime_serde")]
+    pub header_timeout: Duration,
+    /// A kept connection on which no request begins for this long is closed.
+    #[serde(with = "humantime_serde")]
+    pub keep_alive_timeout: Duration,
+    /// A body, in either direction, that does not move for this long ends the exchange.
+    #[serde(with = "humantime_serde")]
+    pub body_idle_timeout: Duration,
+    /// Bytes of a request body; 0 means no limit (bodies are streamed, not held).
+    pub max_body_bytes: u64,
+    /// Bytes of a request target (path and query); longer ones get 414.
+    pub max_target_bytes: NonZeroUsize,
+    /// For a TCP connection to a backend.
+    #[serde(with = "humantime_serde")]
+    pub connect_timeout: Duration,
+    /// From the request sent until the backend's response head; over it, 504.
+    #[serde(with = "humantime_serde")]
+    pub first_byte_timeout: Duration,
+    /// A kept connection to a backend is used for this long after its last request. Shorter than
+    /// the five seconds after which Node closes, so that the race is rarely lost.
+    #[serde(with = "humantime_serde")]
+    pub pool_idle_timeout: Duration,
+    /// Idle connections kept for each backend by each worker.
+    pub pool_max_idle: NonZeroUsize,
+    /// A tunnel (WebSocket to a backend) on which nothing moves for this long is closed.
+    #[serde(with = "humantime_serde")]
+    pub tunnel_idle_timeout: Duration,
+    /// Where a region has several backends: one that could not be reached is passed over this long.
+    #[serde(with = "humantime_serde")]
+    pub fail_timeout: Duration,
+    /// Seconds named by `Retry-After` when no backend of the region is available.
+    pub retry_after_seconds: u32,
+}
+
+impl Default for ProxySettings {
+    fn default() -> Self {
+        Self {
+            bind: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+            port: 3000,
+            health_path: "/health".to_owned(),
+            ready_path: "/ready".to_owned(),
+            ws_path: "/ws".to_owned(),
+            trusted_proxies: Vec::new(),
+            max_connections: NonZeroUsize::MIN.saturating_add(1_000_000 - 1),
+            header_timeout: Duration::from_secs(10),
+            keep_alive_timeout: Duration::from_secs(75),
+            body_idle_timeout: Duration::from_mins(1),
+            max_body_bytes: 0,
+            max_target_bytes: NonZeroUsize::MIN.saturating_add(16 * 1024 - 1),
+            connect_timeout: Duration::from_secs(5),
+            first_byte_timeout: Duration::from_mins(1),
+            pool_idle_timeout: Duration::from_secs(4),
+            pool_max_idle: NonZeroUsize::MIN.saturating_add(256 - 1),
+            tunnel_idle_timeout: Duration::from_hours(1),
+            fail_timeout: Duration::from_secs(10),
+            retry_after_seconds: 5,
+        }
+    }
+}
