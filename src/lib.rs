@@ -13,7 +13,6 @@
 //!
 //! Who may import whom is a table in `ARCHITECTURE.md`, held by a test.
 
-pub mod bus;
 pub mod observability;
 pub mod settings;
 pub mod shutdown;

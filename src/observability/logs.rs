@@ -2,19 +2,28 @@
 //!
 //! Lines go through a bounded queue to a thread that writes them in batches, so that a slow standard
 //! error never holds a request up; what does not fit is dropped, and the count of it is said at the end.
-//! The part a line is from is the event's `target`: `target: "Proxy"` and so on.
+//! The part a line is from is the event's `target`: `target: "Proxy"` and so on. Access lines have targets that end in
+//! `::access`, which is not printed, so that they can be turned off here, at no cost where they would be written.
 
 use std::fmt;
 use std::io::{BufWriter, Write as _, stderr};
 use std::time::SystemTime;
 
+use tracing::field::{Field, Visit};
 use tracing::{Event, Level, Subscriber};
 use tracing_appender::non_blocking::{ErrorCounter, NonBlockingBuilder, WorkerGuard};
+use tracing_subscriber::field::RecordFields;
+use tracing_subscriber::filter::filter_fn;
 use tracing_subscriber::fmt::format::{JsonFields, Writer};
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
+use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::registry::LookupSpan;
+use tracing_subscriber::util::SubscriberInitExt as _;
 
 use crate::settings::{LogFormat, LogLevel, LogSettings};
+
+/// How the targets of access lines end.
+const ACCESS: &str = "::access";
 
 /// Keeps the writer alive; when dropped, what is queued is written out.
 #[derive(Debug)]
@@ -50,17 +59,68 @@ pub fn install(settings: &LogSettings) -> LogGuard {
         LogLevel::Debug => Level::DEBUG,
         LogLevel::Trace => Level::TRACE,
     };
+    let access = settings.access;
+    let wanted = filter_fn(move |metadata| access || !metadata.target().ends_with(ACCESS));
     let builder = tracing_subscriber::fmt().with_writer(writer).with_max_level(level);
     let installed = match settings.format {
         LogFormat::Text => {
-            tracing::subscriber::set_global_default(builder.event_format(TextLine).finish())
+            builder.fmt_fields(TextFields).event_format(TextLine).finish().with(wanted).try_init()
         }
-        LogFormat::Json => tracing::subscriber::set_global_default(
-            builder.fmt_fields(JsonFields::new()).event_format(JsonLine).finish(),
-        ),
+        LogFormat::Json => {
+            let builder = builder.fmt_fields(JsonFields::new()).event_format(JsonLine);
+            builder.finish().with(wanted).try_init()
+        }
     };
     drop(installed);
     LogGuard { worker: Some(worker), dropped }
+}
+
+/// The part an event is from.
+fn part<'a>(event: &Event<'a>) -> &'a str {
+    let target = event.metadata().target();
+    target.strip_suffix(ACCESS).unwrap_or(target)
+}
+
+/// Fields that the text format leaves out, because the message of an access line says them.
+const SAID: [&str; 4] = ["method", "path", "status", "duration_ms"];
+
+/// `message name=value …`, without quotes: values of ours have no spaces, and a client's are visible ASCII.
+struct TextFields;
+
+impl<'writer> FormatFields<'writer> for TextFields {
+    fn format_fields<R: RecordFields>(&self, writer: Writer<'writer>, fields: R) -> fmt::Result {
+        let mut visitor = TextVisitor { writer, result: Ok(()) };
+        fields.record(&mut visitor);
+        visitor.result
+    }
+}
+
+struct TextVisitor<'writer> {
+    writer: Writer<'writer>,
+    result: fmt::Result,
+}
+
+impl TextVisitor<'_> {
+    fn write(&mut self, field: &Field, value: fmt::Arguments<'_>) {
+        if self.result.is_err() {
+            return;
+        }
+        self.result = match field.name() {
+            "message" => self.writer.write_fmt(value),
+            name if SAID.contains(&name) => Ok(()),
+            name => write!(self.writer, " {name}={value}"),
+        };
+    }
+}
+
+impl Visit for TextVisitor<'_> {
+    fn record_str(&mut self, field: &Field, value: &str) {
+        self.write(field, format_args!("{value}"));
+    }
+
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        self.write(field, format_args!("{value:?}"));
+    }
 }
 
 struct TextLine;
@@ -77,8 +137,7 @@ where
         event: &Event<'_>,
     ) -> fmt::Result {
         let now = humantime::format_rfc3339_millis(SystemTime::now());
-        let metadata = event.metadata();
-        write!(writer, "[{now}] [{}] [{}] ", metadata.level(), metadata.target())?;
+        write!(writer, "[{now}] [{}] [{}] ", event.metadata().level(), part(event))?;
         context.format_fields(writer.by_ref(), event)?;
         writeln!(writer)
     }
@@ -98,14 +157,13 @@ where
         event: &Event<'_>,
     ) -> fmt::Result {
         let now = humantime::format_rfc3339_millis(SystemTime::now());
-        let metadata = event.metadata();
         let mut fields = String::new();
         context.format_fields(Writer::new(&mut fields), event)?;
         write!(
             writer,
             r#"{{"timestamp":"{now}","level":"{}","component":"{}","fields":{fields}}}"#,
-            metadata.level(),
-            metadata.target()
+            event.metadata().level(),
+            part(event)
         )?;
         writeln!(writer)
     }

@@ -1,10 +1,12 @@
-//! What the process says of itself: log lines on standard error, and the metrics registry.
+//! What the process says of itself: log lines on standard error, metrics, health and readiness.
 //!
 //! Each part registers and holds its own series (a held handle costs nanoseconds, a look-up by name
 //! ten times that); this module owns the registry and the writer.
 
+mod health;
 mod logs;
 mod metrics;
 
+pub use self::health::{Health, Readiness};
 pub use self::logs::{LogGuard, install};
 pub use self::metrics::{Registry, encode};

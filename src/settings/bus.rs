@@ -72,7 +72,7 @@ impl Default for RedisSettings {
             password: None,
             command_timeout: Duration::from_secs(3),
             reconnect_min: Duration::from_millis(100),
-            reconnect_max: Duration::from_secs(5),
+            reconnect_max: Duration::from_secs(2),
         }
     }
 }
@@ -89,6 +89,8 @@ pub struct InboxSettings {
     /// The same `(from, id)` within this time is one message.
     #[serde(with = "humantime_serde")]
     pub dedupe_window: Duration,
+    /// Bytes of all inboxes together, on the embedded bus only; Redis has its own `maxmemory`.
+    pub max_total_bytes: NonZeroUsize,
 }
 
 impl Default for InboxSettings {
@@ -97,6 +99,7 @@ impl Default for InboxSettings {
             max_messages: NonZeroUsize::MIN.saturating_add(999),
             max_age: Duration::from_hours(24),
             dedupe_window: Duration::from_mins(10),
+            max_total_bytes: NonZeroUsize::MIN.saturating_add(256 * 1024 * 1024 - 1),
         }
     }
 }

@@ -22,7 +22,8 @@ pub struct HubSettings {
     pub max_bad_frames: NonZeroU32,
     /// Messages and typing notices a second that one connection may send in the long run.
     pub messages_per_second: NonZeroU32,
-    /// … and how many at once before the rate counts.
+    /// … and how many at once before the rate counts. Who keeps sending beyond it, at five times this (at least 1,000)
+    /// refused in a second, is closed with 1008.
     pub message_burst: NonZeroU32,
     /// Frames that may wait for one slow reader before it is closed with 4008.
     pub outbox_messages: NonZeroUsize,

@@ -1,20 +1,29 @@
 //! What the operator says: one section a file, the built-in defaults in each `Default`.
 //!
-//! Walk: `load` merges the sources (built-in defaults, files, `.env`, environment, command line),
-//! the types refuse what one value can get wrong, and `check` what two values can.
-//! Every other part sees its own section alone.
+//! Walk: `load` merges the sources (built-in defaults, files, `.env`, environment, command line);
+//! the types, with the table in `keys`, refuse what one value can get wrong, and `check` what two
+//! values can. Every other part sees its own section alone.
 //!
 //! Absent on purpose: reading of the environment anywhere else.
 
 mod admin;
 mod bus;
+mod check;
 mod demo;
+mod environment;
 mod hub;
+mod keys;
+mod kinds;
+mod load;
 mod log;
 mod page;
+mod parts;
+mod print;
+mod problem;
 mod proxy;
 mod region;
 mod shutdown;
+mod urls;
 
 use std::collections::BTreeMap;
 
@@ -23,9 +32,14 @@ use serde::{Deserialize, Serialize};
 pub use self::admin::AdminSettings;
 pub use self::bus::{BusKind, BusSettings, InboxSettings, RedisSettings, Secret};
 pub use self::demo::DemoSettings;
+pub use self::environment::Environment;
 pub use self::hub::HubSettings;
+pub use self::load::{LoadOptions, Loaded, load};
 pub use self::log::{LogFormat, LogLevel, LogSettings};
 pub use self::page::PageSettings;
+pub use self::parts::Parts;
+pub use self::print::render;
+pub use self::problem::{Problem, Provenance, SettingsErrors, Source};
 pub use self::proxy::ProxySettings;
 pub use self::region::{BackendSettings, HubPlace, RegionName, RegionNameError, RegionSettings};
 pub use self::shutdown::ShutdownSettings;
@@ -49,3 +63,21 @@ pub struct Settings {
     pub demo: DemoSettings,
     pub shutdown: ShutdownSettings,
 }
+
+impl Settings {
+    /// Adds a backend to a region, unless it is there already or the region is not configured;
+    /// says whether it did.
+    pub fn add_backend(&mut self, region: &RegionName, url: &str) -> bool {
+        let Some(region) = self.regions.get_mut(region) else {
+            return false;
+        };
+        let is_new = region.backends.iter().all(|backend| backend.url != url);
+        if is_new {
+            region.backends.push(BackendSettings::primary(url));
+        }
+        is_new
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -25,7 +25,7 @@ pub struct ProxySettings {
     pub trusted_proxies: Vec<IpNet>,
     /// Open connections of this listener; over it, the next waits in the system's queue.
     pub max_connections: NonZeroUsize,
-    /// A client that has not sent a whole request head in this time is closed (408 where it began).
+    /// A client that has not sent a whole request head in this time is closed.
     #[serde(with = "humantime_serde")]
     pub header_timeout: Duration,
     /// A kept connection on which no request begins for this long is closed.

@@ -79,6 +79,10 @@ impl Drain {
         self.shared.cut.cancel();
     }
 
+    pub fn is_cut(&self) -> bool {
+        self.shared.cut.is_cancelled()
+    }
+
     pub fn is_draining(&self) -> bool {
         self.shared.draining.is_cancelled()
     }

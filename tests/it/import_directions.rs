@@ -13,7 +13,7 @@ const TABLE: &[(&str, &[&str])] = &[
     ("hub", &["bus", "observability", "settings", "shutdown"]),
     ("edge", &["hub", "proxy", "observability", "settings", "shutdown"]),
     ("admin", &["hub", "proxy", "bus", "observability", "settings", "shutdown"]),
-    ("demo", &["settings", "shutdown"]),
+    ("demo", &["observability", "settings", "shutdown"]),
     (
         "app",
         &["admin", "bus", "demo", "edge", "hub", "observability", "proxy", "settings", "shutdown"],

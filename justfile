@@ -1,0 +1,19 @@
+# What CI runs.
+check:
+    .ci/run
+
+# Everything in one process, on the embedded bus.
+dev *arguments:
+    scripts/dev.sh {{arguments}}
+
+# All tests, or those whose names contain the given words.
+test *arguments:
+    scripts/test.sh {{arguments}}
+
+# Side by side with nginx, HAProxy and Nchan: http, chat or idle.
+bench what="http":
+    scripts/bench.sh {{what}}
+
+# Licences, advisories and duplicate versions of the dependencies.
+deny:
+    cargo deny check

@@ -1,0 +1,245 @@
+//! Contradictions: what two values can get wrong that are each good alone.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::num::NonZeroUsize;
+use std::time::Duration;
+
+use super::problem::{Problem, Provenance};
+use super::{BusKind, Parts, RegionName, Settings};
+
+/// A client's frame of the longest text: every character may be escaped to six bytes, and the other fields.
+const FRAME_FACTOR: usize = 6;
+const FRAME_EXTRA: usize = 4 * 1024;
+
+/// Values that cannot stand together.
+#[derive(Debug)]
+pub(super) struct Contradiction {
+    /// All keys that take part; the most telling one first.
+    pub(super) keys: Vec<String>,
+    message: String,
+}
+
+impl Contradiction {
+    /// As a problem of that key which was said last: the others stood before it.
+    pub(super) fn into_problem(self, provenance: &Provenance) -> Problem {
+        let rank = |key: &String| provenance.of(key).rank();
+        let most = self.keys.iter().map(rank).max().unwrap_or_default();
+        let key = self.keys.into_iter().find(|key| rank(key) == most).unwrap_or_default();
+        Problem::new(provenance.of(&key), key.clone(), self.message)
+    }
+}
+
+/// Everything that contradicts itself in these settings, for a process that runs `parts`.
+pub(super) fn contradictions(
+    settings: &Settings,
+    parts: &Parts,
+    provenance: &Provenance,
+) -> Vec<Contradiction> {
+    let mut check = Check { settings, provenance, found: Vec::new() };
+    check.regions();
+    check.demo();
+    check.listeners(parts);
+    check.own_paths();
+    check.hub();
+    check.bus();
+    check.found
+}
+
+struct Check<'a> {
+    settings: &'a Settings,
+    provenance: &'a Provenance,
+    found: Vec<Contradiction>,
+}
+
+impl Check<'_> {
+    fn say(&mut self, keys: &[&str], message: String) {
+        let keys = keys.iter().map(|&key| key.to_owned()).collect();
+        self.found.push(Contradiction { keys, message });
+    }
+
+    /// `key (source)`, for the other side of a contradiction.
+    fn with_source(&self, key: &str) -> String {
+        format!("{key} ({})", self.provenance.of(key))
+    }
+
+    fn known_regions(&self) -> String {
+        let names: Vec<&str> = self.settings.regions.keys().map(RegionName::as_str).collect();
+        if names.is_empty() { "none is configured".to_owned() } else { names.join(", ") }
+    }
+
+    fn regions(&mut self) {
+        let settings = self.settings;
+        if settings.regions.is_empty() {
+            self.say(&["regions"], "there is no region; add one, as [regions.1]".to_owned());
+        }
+        if let Some(region) = &settings.default_region
+            && !settings.regions.contains_key(region)
+        {
+            let message = format!(
+                "region `{region}` is not configured; the regions are {}",
+                self.known_regions()
+            );
+            self.say(&["default_region"], message);
+        }
+        let demo = &settings.demo;
+        for (name, region) in &settings.regions {
+            let has_demo = demo.enabled && (demo.region_a == *name || demo.region_b == *name);
+            let key = format!("regions.{name}");
+            let (backends, hub) = (format!("{key}.backends"), format!("{key}.hub"));
+            let (port, url) = (format!("{hub}.port"), format!("{hub}.url"));
+            let keys = [backends.as_str(), &key, &hub, &port, &url];
+            if region.backends.is_empty() && region.hub.is_none() && !has_demo {
+                self.say(
+                    &keys,
+                    "the region has neither backends nor a hub; give it one".to_owned(),
+                );
+            }
+            if let Some(place) = &region.hub
+                && place.port.is_none()
+                && place.url.is_none()
+            {
+                let message = "the hub has neither port (it is hosted here) nor url (elsewhere)";
+                self.say(&[&hub, &format!("{hub}.bind"), &port, &url], message.to_owned());
+            }
+        }
+    }
+
+    fn demo(&mut self) {
+        let demo = &self.settings.demo;
+        if !demo.enabled {
+            return;
+        }
+        for (key, region) in [("demo.region_a", &demo.region_a), ("demo.region_b", &demo.region_b)]
+        {
+            if !self.settings.regions.contains_key(region) {
+                let message = format!(
+                    "region `{region}` is not configured, but {} is on; the regions are {}",
+                    self.with_source("demo.enabled"),
+                    self.known_regions()
+                );
+                self.say(&[key, "demo.enabled"], message);
+            }
+        }
+    }
+
+    fn listeners(&mut self, parts: &Parts) {
+        let settings = self.settings;
+        let loopback = IpAddr::V4(Ipv4Addr::LOCALHOST);
+        let mut listeners: Vec<(String, IpAddr, u16)> = Vec::new();
+        if parts.proxy {
+            listeners.push(("proxy.port".to_owned(), settings.proxy.bind, settings.proxy.port));
+        }
+        for name in &parts.hubs {
+            let place = settings.regions.get(name).and_then(|region| region.hub.as_ref());
+            if let Some((bind, port)) = place.and_then(|place| Some((place.bind, place.port?))) {
+                listeners.push((format!("regions.{name}.hub.port"), bind, port));
+            }
+        }
+        if parts.demo {
+            listeners.push(("demo.port_a".to_owned(), loopback, settings.demo.port_a));
+            listeners.push(("demo.port_b".to_owned(), loopback, settings.demo.port_b));
+        }
+        listeners.push(("admin.port".to_owned(), settings.admin.bind, settings.admin.port));
+        for (index, (key, bind, port)) in listeners.iter().enumerate() {
+            for (other_key, other_bind, other_port) in listeners.iter().take(index) {
+                if port == other_port && *port != 0 && overlap(*bind, *other_bind) {
+                    let message = format!(
+                        "port {port} is wanted by {} and by {}, on the same address",
+                        self.with_source(other_key),
+                        self.with_source(key)
+                    );
+                    self.say(&[key, other_key], message);
+                }
+            }
+        }
+    }
+
+    fn own_paths(&mut self) {
+        let settings = self.settings;
+        let paths = [
+            ("proxy.health_path", &settings.proxy.health_path),
+            ("proxy.ready_path", &settings.proxy.ready_path),
+            ("proxy.ws_path", &settings.proxy.ws_path),
+            ("page.path", &settings.page.path),
+        ];
+        for (index, (key, path)) in paths.iter().enumerate() {
+            for (other_key, other) in paths.iter().take(index) {
+                let within = *key == "page.path" && other.starts_with(path.as_str());
+                if !path.is_empty() && (path == other || within) {
+                    let message = format!(
+                        "the path {path:?} is wanted by {} and by {}; each needs its own",
+                        self.with_source(other_key),
+                        self.with_source(key)
+                    );
+                    self.say(&[key, other_key], message);
+                }
+            }
+        }
+    }
+
+    fn hub(&mut self) {
+        let hub = &self.settings.hub;
+        if hub.pong_timeout >= hub.ping_interval {
+            let message = format!(
+                "hub.pong_timeout, {}, must be shorter than hub.ping_interval, {}",
+                shown(hub.pong_timeout),
+                shown(hub.ping_interval)
+            );
+            self.say(&["hub.pong_timeout", "hub.ping_interval"], message);
+        }
+        let frame = frame(hub.max_text_bytes);
+        if hub.outbox_bytes.get() < frame {
+            let message = format!(
+                "hub.outbox_bytes, {}, must hold one frame of the longest text: with \
+                 hub.max_text_bytes of {} that is {frame}",
+                hub.outbox_bytes, hub.max_text_bytes
+            );
+            self.say(&["hub.outbox_bytes", "hub.max_text_bytes"], message);
+        }
+    }
+
+    fn bus(&mut self) {
+        let bus = &self.settings.bus;
+        let max_text_bytes = self.settings.hub.max_text_bytes;
+        let frame = frame(max_text_bytes);
+        if !bus.wants_redis() && bus.inbox.max_total_bytes.get() < frame {
+            let message = format!(
+                "bus.inbox.max_total_bytes, {}, must hold one frame of the longest text: with \
+                 hub.max_text_bytes of {max_text_bytes} that is {frame}",
+                bus.inbox.max_total_bytes
+            );
+            self.say(&["bus.inbox.max_total_bytes", "hub.max_text_bytes"], message);
+        }
+        let redis = &bus.redis;
+        if bus.kind == BusKind::Redis && redis.host.is_none() && redis.url.is_none() {
+            let message = "the bus is redis, but no server is named; set REDIS_URL or REDIS_HOST";
+            self.say(&["bus.kind", "bus.redis.host", "bus.redis.url"], message.to_owned());
+        }
+        if redis.reconnect_min > redis.reconnect_max {
+            let message = format!(
+                "bus.redis.reconnect_min, {}, must not be longer than bus.redis.reconnect_max, {}",
+                shown(redis.reconnect_min),
+                shown(redis.reconnect_max)
+            );
+            self.say(&["bus.redis.reconnect_min", "bus.redis.reconnect_max"], message);
+        }
+    }
+}
+
+/// Bytes of one frame of the longest text.
+fn frame(max_text_bytes: NonZeroUsize) -> usize {
+    max_text_bytes.get().saturating_mul(FRAME_FACTOR).saturating_add(FRAME_EXTRA)
+}
+
+/// Whether two listeners on one port get in each other's way.
+fn overlap(one: IpAddr, other: IpAddr) -> bool {
+    // The IPv6 wildcard takes IPv4 too, unless told not to, which we do not.
+    let takes = |wide: IpAddr, narrow: IpAddr| {
+        wide.is_unspecified() && (wide.is_ipv6() || narrow.is_ipv4())
+    };
+    one == other || takes(one, other) || takes(other, one)
+}
+
+fn shown(duration: Duration) -> String {
+    humantime::format_duration(duration).to_string()
+}

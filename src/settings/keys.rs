@@ -1,0 +1,180 @@
+//! Every key that can be configured, with what its value must be: the table that the loader walks.
+//!
+//! The types of the sections stay the authority on what a value may be; this table gives the words
+//! for a refusal, the rules a type cannot say, and the order in which keys are printed. A test
+//! holds it against the types, both ways.
+
+use super::kinds::Kind;
+
+/// One key; `*` stands for the name of a region.
+#[derive(Debug)]
+pub(super) struct Key {
+    pub(super) path: &'static str,
+    pub(super) kind: Kind,
+}
+
+/// What a path is.
+#[derive(Debug)]
+pub(super) enum Found {
+    Key(&'static Key),
+    Section,
+    Unknown,
+}
+
+const fn key(path: &'static str, kind: Kind) -> Key {
+    Key { path, kind }
+}
+
+/// In the order in which they are printed: the keys of a section stand together.
+pub(super) const KEYS: &[Key] = &[
+    key("default_region", Kind::Region),
+    key("workers", Kind::Count(0, 1_024)),
+    key("regions.*.backends", Kind::Backends),
+    key("regions.*.hub.bind", Kind::Address),
+    key("regions.*.hub.port", Kind::Port),
+    key("regions.*.hub.url", Kind::HttpUrl),
+    key("log.level", Kind::Choice(&["error", "warn", "info", "debug", "trace"])),
+    key("log.format", Kind::Choice(&["text", "json"])),
+    key("log.access", Kind::Flag),
+    key("proxy.bind", Kind::Address),
+    key("proxy.port", Kind::Port),
+    key("proxy.health_path", Kind::OwnPath),
+    key("proxy.ready_path", Kind::OwnPath),
+    key("proxy.ws_path", Kind::OwnPath),
+    key("proxy.trusted_proxies", Kind::Networks),
+    key("proxy.max_connections", Kind::Count(1, MANY)),
+    key("proxy.header_timeout", Kind::Duration),
+    key("proxy.keep_alive_timeout", Kind::Duration),
+    key("proxy.body_idle_timeout", Kind::Duration),
+    key("proxy.max_body_bytes", Kind::Count(0, 1 << 50)),
+    key("proxy.max_target_bytes", Kind::Count(1, 1 << 24)),
+    key("proxy.connect_timeout", Kind::Duration),
+    key("proxy.first_byte_timeout", Kind::Duration),
+    key("proxy.pool_idle_timeout", Kind::Duration),
+    key("proxy.pool_max_idle", Kind::Count(1, MANY)),
+    key("proxy.tunnel_idle_timeout", Kind::Duration),
+    key("proxy.fail_timeout", Kind::Duration),
+    key("proxy.retry_after_seconds", Kind::Count(0, 86_400)),
+    key("hub.ping_interval", Kind::Duration),
+    key("hub.pong_timeout", Kind::Duration),
+    key("hub.max_text_bytes", Kind::Count(1, 1 << 26)),
+    key("hub.max_bad_frames", Kind::Count(1, MANY)),
+    key("hub.messages_per_second", Kind::Count(1, MANY)),
+    key("hub.message_burst", Kind::Count(1, MANY)),
+    key("hub.outbox_messages", Kind::Count(1, MANY)),
+    key("hub.outbox_bytes", Kind::Count(1, MANY)),
+    key("hub.max_connections", Kind::Count(1, MANY)),
+    key("hub.max_connections_per_user", Kind::Count(1, MANY)),
+    key("hub.allowed_origins", Kind::Origins),
+    key("bus.kind", Kind::Choice(&["auto", "embedded", "redis"])),
+    key("bus.redis.url", Kind::RedisUrl),
+    key("bus.redis.host", Kind::Host),
+    key("bus.redis.port", Kind::Count(1, 65_535)),
+    key("bus.redis.username", Kind::Text),
+    key("bus.redis.password", Kind::Secret),
+    key("bus.redis.command_timeout", Kind::Duration),
+    key("bus.redis.reconnect_min", Kind::Duration),
+    key("bus.redis.reconnect_max", Kind::Duration),
+    key("bus.inbox.max_messages", Kind::Count(1, MANY)),
+    key("bus.inbox.max_age", Kind::Duration),
+    key("bus.inbox.dedupe_window", Kind::Duration),
+    key("bus.inbox.max_total_bytes", Kind::Count(1, 1 << 50)),
+    key("admin.bind", Kind::Address),
+    key("admin.port", Kind::Port),
+    key("page.path", Kind::PagePath),
+    key("demo.enabled", Kind::Flag),
+    key("demo.port_a", Kind::Port),
+    key("demo.region_a", Kind::Region),
+    key("demo.port_b", Kind::Port),
+    key("demo.region_b", Kind::Region),
+    key("shutdown.grace", Kind::Duration),
+];
+
+/// More of anything than one process can hold, and far from where sums and semaphores overflow.
+const MANY: i64 = 1_000_000_000;
+
+/// What stands at `path`.
+pub(super) fn find(path: &[String]) -> Found {
+    let mut found = Found::Unknown;
+    for key in KEYS {
+        let mut segments = key.path.split('.');
+        let fits = path.iter().all(|name| segments.next().is_some_and(|s| s == "*" || s == name));
+        if fits {
+            if segments.next().is_none() {
+                return Found::Key(key);
+            }
+            found = Found::Section;
+        }
+    }
+    found
+}
+
+/// The names that may stand directly below the section `path`, in a sentence's form.
+pub(super) fn names_below(path: &[String]) -> String {
+    let mut names: Vec<&str> = Vec::new();
+    for key in KEYS {
+        let mut segments = key.path.split('.');
+        if path.iter().all(|name| segments.next().is_some_and(|s| s == "*" || s == name))
+            && let Some(name) = segments.next()
+            && !names.contains(&name)
+        {
+            names.push(name);
+        }
+    }
+    names.join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use serde_json::Value;
+
+    use super::*;
+    use crate::settings::{BackendSettings, HubPlace, RegionName, RegionSettings, Settings};
+
+    /// Every key of the types, `*` for the region's name; JSON, because it shows what is not set.
+    fn of_the_types() -> BTreeSet<String> {
+        let mut settings = Settings::default();
+        let region = RegionSettings {
+            backends: vec![BackendSettings::primary("http://127.0.0.1:1")],
+            hub: Some(HubPlace::default()),
+        };
+        settings.regions.insert(RegionName::literal("r"), region);
+        let mut keys = BTreeSet::new();
+        collect(&serde_json::to_value(&settings).unwrap(), "", &mut keys);
+        keys
+    }
+
+    fn collect(value: &Value, path: &str, keys: &mut BTreeSet<String>) {
+        let Value::Object(members) = value else {
+            keys.insert(path.to_owned());
+            return;
+        };
+        for (name, member) in members {
+            let name = if path == "regions" { "*" } else { name };
+            let path = if path.is_empty() { name.to_owned() } else { format!("{path}.{name}") };
+            collect(member, &path, keys);
+        }
+    }
+
+    #[test]
+    fn the_table_and_the_types_name_the_same_keys() {
+        let table: BTreeSet<String> = KEYS.iter().map(|key| key.path.to_owned()).collect();
+        assert_eq!(table.len(), KEYS.len(), "a key stands twice in the table");
+        assert_eq!(table, of_the_types());
+    }
+
+    #[test]
+    fn a_path_is_a_key_a_section_or_nothing() {
+        let path = |text: &str| -> Vec<String> { text.split('.').map(str::to_owned).collect() };
+        assert!(matches!(find(&path("hub.ping_interval")), Found::Key(_)));
+        assert!(matches!(find(&path("regions.eu.hub.port")), Found::Key(_)));
+        assert!(matches!(find(&path("regions.eu")), Found::Section));
+        assert!(matches!(find(&path("bus.redis")), Found::Section));
+        for unknown in ["hub.ping", "hub.ping_interval.x", "regions.eu.port", "hubs", ""] {
+            assert!(matches!(find(&path(unknown)), Found::Unknown), "{unknown}");
+        }
+        assert_eq!(names_below(&path("regions.eu.hub")), "bind, port, url");
+    }
+}

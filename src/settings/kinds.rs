@@ -1,0 +1,180 @@
+//! What the value of a key must be: the words for it, and the rules that its type cannot say.
+
+use std::time::Duration;
+
+use toml::Value;
+
+use super::urls;
+
+/// Far beyond any useful value, and far from where adding to a clock overflows.
+const LONGEST: Duration = Duration::from_hours(24 * 366);
+
+/// What the value of one key must be.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Kind {
+    Address,
+    Backends,
+    Choice(&'static [&'static str]),
+    /// A whole number from the first to the second.
+    Count(i64, i64),
+    Duration,
+    Flag,
+    Host,
+    HttpUrl,
+    Networks,
+    Origins,
+    /// A path that the gateway answers itself; empty turns it off.
+    OwnPath,
+    /// A path with a slash at both ends; empty turns it off.
+    PagePath,
+    Port,
+    RedisUrl,
+    Region,
+    Secret,
+    Text,
+}
+
+impl Kind {
+    /// The end of the sentence "… is not …", and what to write instead.
+    pub(super) fn wanted(self) -> String {
+        let fixed = match self {
+            Self::Address => "an IP address; write it like 127.0.0.1 or ::1",
+            Self::Backends => {
+                "a list of backends; write it like [\"http://127.0.0.1:4001\"], \
+                 or with a backup [{ url = \"http://127.0.0.1:4001\", backup = true }]"
+            }
+            Self::Choice(values) => return format!("one of {}", values.join(", ")),
+            Self::Count(least, most) => return format!("a whole number from {least} to {most}"),
+            Self::Duration => "a duration; write it like 30s or 5m",
+            Self::Flag => "a switch; write true or false",
+            Self::Host => "a host; write a name or an address alone, like redis.internal",
+            Self::HttpUrl => "a URL; write it like http://127.0.0.1:5001",
+            Self::Networks => "a list of networks; write it like [\"10.0.0.0/8\", \"::1/128\"]",
+            Self::Origins => "a list of origins; write it like [\"https://chat.example\"]",
+            Self::OwnPath => "a path; write it like /health, or leave it empty to turn it off",
+            Self::PagePath => "a path; write it like /client/, or leave it empty to turn it off",
+            Self::Port => "a port; write a number from 0 to 65535, where 0 lets the system choose",
+            Self::RedisUrl => "a Redis URL; write it like redis://user:password@host:6379",
+            Self::Region => "a region's name; write 1 to 32 characters of A-Z a-z 0-9 _ -",
+            Self::Secret | Self::Text => "a text; write it in quotes",
+        };
+        fixed.to_owned()
+    }
+
+    /// Whether values of this kind are lists, which a variable may also give separated by commas.
+    pub(super) fn is_list(self) -> bool {
+        matches!(self, Self::Backends | Self::Networks | Self::Origins)
+    }
+
+    /// Whether the value must not be shown.
+    pub(super) fn is_secret(self) -> bool {
+        matches!(self, Self::Secret | Self::RedisUrl)
+    }
+
+    /// What is wrong with a value that its type has accepted.
+    pub(super) fn refuse(self, value: &Value) -> Option<String> {
+        match self {
+            Self::Count(least, most) => value
+                .as_integer()
+                .filter(|number| !(least..=most).contains(number))
+                .map(|number| format!("{number} is not {}", self.wanted())),
+            Self::Duration => duration(value.as_str()?),
+            Self::Host => host(value.as_str()?),
+            Self::HttpUrl => urls::refuse_http(value.as_str()?),
+            Self::RedisUrl => urls::refuse_redis(value.as_str()?),
+            Self::OwnPath => own_path(value.as_str()?),
+            Self::PagePath => page_path(value.as_str()?),
+            Self::Backends => value.as_array()?.iter().find_map(|backend| {
+                urls::refuse_http(backend.get("url").unwrap_or(backend).as_str()?)
+            }),
+            Self::Origins => value.as_array()?.iter().find_map(|origin| {
+                let origin = origin.as_str()?;
+                (!urls::is_origin(origin)).then(|| {
+                    format!("{origin:?} is not an origin; write it like https://chat.example")
+                })
+            }),
+            _ => None,
+        }
+    }
+}
+
+fn duration(text: &str) -> Option<String> {
+    let duration = humantime::parse_duration(text).ok()?;
+    if duration.is_zero() {
+        Some(format!("{text:?} is no time at all; write it like 30s or 5m"))
+    } else if duration > LONGEST {
+        Some(format!("{text:?} is longer than a year; write it like 30s or 5m"))
+    } else {
+        None
+    }
+}
+
+fn host(text: &str) -> Option<String> {
+    // More than one colon is an IPv6 address.
+    let wrong = text.is_empty()
+        || text.matches(':').count() == 1
+        || text.contains(|c: char| c.is_whitespace() || c.is_control() || "/@?#[]".contains(c));
+    wrong.then(|| format!("{text:?} is not {}", Kind::Host.wanted()))
+}
+
+fn own_path(text: &str) -> Option<String> {
+    if text.is_empty() {
+        return None;
+    }
+    let visible = text.bytes().all(|byte| byte.is_ascii_graphic());
+    let wrong = !text.starts_with('/') || !visible || text.contains(['?', '#']);
+    wrong.then(|| {
+        format!(
+            "{text:?} is not a path; begin it with /, use visible ASCII characters without ? and #, \
+             or leave it empty to turn it off"
+        )
+    })
+}
+
+fn page_path(text: &str) -> Option<String> {
+    own_path(text).or_else(|| {
+        let right = text.is_empty() || (text.len() > 1 && text.ends_with('/'));
+        (!right).then(|| format!("{text:?} does not begin and end with /; write it like /client/"))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(kind: Kind, text: &str) -> bool {
+        kind.refuse(&Value::String(text.to_owned())).is_some()
+    }
+
+    #[test]
+    fn what_types_cannot_say_is_said_here() {
+        for (kind, good, bad) in [
+            (Kind::Duration, vec!["1ms", "1day"], vec!["0s", "20years"]),
+            (
+                Kind::Host,
+                vec!["redis", "10.0.0.1", "::1"],
+                vec!["", "redis:6379", "redis://a", "a b", "[::1]"],
+            ),
+            (Kind::OwnPath, vec!["", "/", "/ws", "/a/b"], vec!["ws", "/a?b", "/a#b", "/a b", "/ü"]),
+            (Kind::PagePath, vec!["", "/client/"], vec!["/", "/client", "client/", "/a?/"]),
+        ] {
+            for text in good {
+                assert!(!refused(kind, text), "{kind:?} {text:?}");
+            }
+            for text in bad {
+                assert!(refused(kind, text), "{kind:?} {text:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_count_has_both_bounds() {
+        let kind = Kind::Count(1, 10);
+        assert_eq!(
+            kind.refuse(&Value::Integer(11)).unwrap(),
+            "11 is not a whole number from 1 to 10"
+        );
+        assert!(kind.refuse(&Value::Integer(0)).is_some());
+        assert!(kind.refuse(&Value::Integer(10)).is_none());
+    }
+}

@@ -1,0 +1,201 @@
+//! All sources into one value, and every mistake of all of them into one answer.
+//!
+//! Walk: `files` and `dotenv` read, `variables` names the keys of variables; each source becomes a
+//! list of leaves (`leaf`: one key, its value, its source). `merge` tries each leaf alone on the
+//! types, so that each mistake is reported with its own source, and lays the good ones over each
+//! other; `check` then looks for contradictions.
+//!
+//! Invariants: nothing here reads the process except [`LoadOptions::from_process`]; no source stops
+//! the reading of the next.
+
+mod dotenv;
+mod files;
+mod leaf;
+mod merge;
+mod variables;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+
+#[cfg(test)]
+pub(super) use self::variables::{VARIABLES, is_read};
+
+use self::leaf::Leaf;
+use self::variables::HubPort;
+use super::check;
+use super::problem::{Problem, Provenance, SettingsErrors, Source};
+use super::{Environment, Parts, Settings};
+
+/// Where to look; all of it is data, so that a test needs no process of its own. No `Debug`: the
+/// variables hold passwords.
+#[derive(Clone, Default)]
+pub struct LoadOptions {
+    /// The working folder: of `.env`, of `config`, and of a relative `config` option.
+    pub folder: PathBuf,
+    /// `--config`: the folder with `default.toml`; without it `config`, which may be missing.
+    pub config: Option<PathBuf>,
+    /// The variables of the process.
+    pub variables: BTreeMap<String, String>,
+    /// Variables whose values are not UTF-8.
+    pub unreadable: BTreeSet<String>,
+    /// Each `--set key=value`.
+    pub set: Vec<String>,
+    /// Each `--only part`, or several of them with commas between.
+    pub only: Vec<String>,
+}
+
+impl LoadOptions {
+    /// The working folder and the variables of this process.
+    pub fn from_process() -> Self {
+        let mut options = Self { folder: PathBuf::from("."), ..Self::default() };
+        for (name, value) in std::env::vars_os() {
+            let name = name.to_string_lossy().into_owned();
+            match value.into_string() {
+                Ok(value) => drop(options.variables.insert(name, value)),
+                Err(_) => drop(options.unreadable.insert(name)),
+            }
+        }
+        options
+    }
+}
+
+/// A valid configuration.
+#[derive(Clone, Debug)]
+pub struct Loaded {
+    pub settings: Settings,
+    /// Which of this process's parts run.
+    pub parts: Parts,
+    pub environment: Environment,
+    /// Who gave each value.
+    pub provenance: Provenance,
+}
+
+/// What was gathered from the sources so far, in the order of precedence.
+#[derive(Debug, Default)]
+pub(super) struct Gathered {
+    leaves: Vec<Leaf>,
+    problems: Vec<Problem>,
+    /// Some source said something under `regions`, so the built-in ones are gone.
+    names_regions: bool,
+    /// A whole file could not be read: what it would have said is unknown.
+    incomplete: bool,
+}
+
+impl Gathered {
+    fn problem(&mut self, source: impl std::fmt::Display, key: impl Into<String>, message: String) {
+        self.problems.push(Problem::new(source, key, message));
+    }
+}
+
+/// Reads every source, later over earlier: built-in defaults, `default.toml`, the environment's
+/// file, `.env`, variables, `--set`.
+///
+/// # Errors
+/// Every problem of all sources at once.
+pub fn load(options: &LoadOptions) -> Result<Loaded, SettingsErrors> {
+    let mut gathered = Gathered::default();
+    let dotenv = dotenv::read(&options.folder, &mut gathered);
+    let environment = variables::environment(&dotenv, &options.variables, &mut gathered);
+    variables::refuse_unreadable(&options.unreadable, &mut gathered);
+
+    files::read(options, environment, &mut gathered);
+    let mut hub_ports = variables::gather(&dotenv, Source::DotEnv, &mut gathered);
+    hub_ports.extend(variables::gather(&options.variables, Source::Variable, &mut gathered));
+    leaf::from_flags(&options.set, &mut gathered);
+    gathered.leaves.extend(built_in(environment, &gathered));
+    place_hub_ports(hub_ports, &mut gathered);
+    // Stable: within one source, what came first stays first.
+    gathered.leaves.sort_by_key(|leaf| leaf.source.rank());
+
+    let merged = merge::merge(gathered);
+    let mut problems = merged.problems;
+    let (parts, part_problems) = Parts::select(&options.only, &merged.settings);
+    problems.extend(part_problems);
+    if !merged.incomplete {
+        for found in check::contradictions(&merged.settings, &parts, &merged.provenance) {
+            // What follows from a value already refused would only distract from it.
+            if !found.keys.iter().any(|key| concerns(&merged.refused, key)) {
+                problems.push(found.into_problem(&merged.provenance));
+            }
+        }
+    }
+    if !problems.is_empty() {
+        return Err(SettingsErrors::new(problems));
+    }
+    let mut loaded =
+        Loaded { settings: merged.settings, parts, environment, provenance: merged.provenance };
+    join_demo(&mut loaded);
+    Ok(loaded)
+}
+
+/// Whether a value of `key`, or of a key below it, was refused.
+fn concerns(refused: &BTreeSet<String>, key: &str) -> bool {
+    refused
+        .iter()
+        .filter_map(|refused| refused.strip_prefix(key))
+        .any(|rest| rest.is_empty() || rest.starts_with('.'))
+}
+
+/// What is built in beyond the defaults of the types, so that the gateway runs without any file.
+fn built_in(environment: Environment, gathered: &Gathered) -> Vec<Leaf> {
+    let mut leaves = Vec::new();
+    if !gathered.names_regions {
+        for (region, port) in [("1", 5001), ("2", 5002)] {
+            let path = ["regions", region, "hub", "port"];
+            leaves.push(Leaf::built_in(&path, toml::Value::Integer(port), Source::BuiltIn));
+        }
+    }
+    if environment == Environment::Development {
+        let source = Source::BuiltInFor(environment);
+        let page = toml::Value::String("/client/".to_owned());
+        leaves.push(Leaf::built_in(&["page", "path"], page, source.clone()));
+        // The demo's servers belong to the built-in regions; others need not have these names.
+        if !gathered.names_regions {
+            let on = toml::Value::Boolean(true);
+            leaves.push(Leaf::built_in(&["demo", "enabled"], on, source));
+        }
+    }
+    leaves
+}
+
+/// Gives each `WS_SERVER_<REGION>_PORT` its region, now that all regions are known.
+fn place_hub_ports(ports: Vec<HubPort>, gathered: &mut Gathered) {
+    let regions: BTreeSet<String> = gathered
+        .leaves
+        .iter()
+        .filter(|leaf| leaf.path.first().is_some_and(|section| section == "regions"))
+        .filter_map(|leaf| leaf.path.get(1).cloned())
+        .collect();
+    for port in ports {
+        match port.region_among(&regions) {
+            Some(region) => gathered.leaves.push(port.into_leaf(region)),
+            None if gathered.incomplete => {}
+            None => {
+                let known = regions.iter().map(String::as_str).collect::<Vec<_>>().join(", ");
+                let message =
+                    format!("no region `{}` is configured; the regions are {known}", port.region);
+                gathered.problem(&port.source, "", message);
+            }
+        }
+    }
+}
+
+/// The demo's servers become backends of their regions; those on port 0 do when they are bound.
+fn join_demo(loaded: &mut Loaded) {
+    let demo = loaded.settings.demo.clone();
+    if !demo.enabled {
+        return;
+    }
+    for (region, port, key) in
+        [(demo.region_a, demo.port_a, "demo.port_a"), (demo.region_b, demo.port_b, "demo.port_b")]
+    {
+        if port == 0 || !loaded.settings.add_backend(&region, &format!("http://127.0.0.1:{port}")) {
+            continue;
+        }
+        let backends = format!("regions.{region}.backends");
+        let before = loaded.provenance.of(&backends);
+        let source =
+            if before.is_built_in() { key.to_owned() } else { format!("{before} and {key}") };
+        loaded.provenance.set(backends, Source::Derived(source));
+    }
+}

@@ -1,0 +1,115 @@
+//! The effective settings as TOML, each value with its source; what is printed can be read back.
+
+use toml::{Table, Value};
+
+use super::keys::{KEYS, Key};
+use super::kinds::Kind;
+use super::load::Loaded;
+use super::problem::Source;
+use super::urls;
+
+/// The settings as a commented TOML file. Passwords are `***`, also the one inside a Redis URL.
+pub fn render(loaded: &Loaded) -> String {
+    let mut text = format!(
+        "# The effective settings. Environment: {}. Parts: {}.\n",
+        loaded.environment,
+        loaded.parts.names().join(", ")
+    );
+    // Every type of the settings is a table to TOML, so this does not fail.
+    let Ok(table) = Table::try_from(&loaded.settings) else {
+        return text;
+    };
+    let mut section = "";
+    let mut lines = Lines { loaded, table: &table, text: &mut text };
+    for key in KEYS {
+        let (above, _) = key.path.rsplit_once('.').unwrap_or_default();
+        if key.path.starts_with("regions.") {
+            // All regions at their first key, each with all its keys.
+            if !section.starts_with("regions.") {
+                lines.regions();
+            }
+        } else {
+            if above != section {
+                lines.heading(above);
+            }
+            lines.value(key, key.path);
+        }
+        section = above;
+    }
+    text
+}
+
+struct Lines<'a> {
+    loaded: &'a Loaded,
+    table: &'a Table,
+    text: &'a mut String,
+}
+
+impl Lines<'_> {
+    fn heading(&mut self, section: &str) {
+        self.line(&format!("\n[{section}]"));
+    }
+
+    fn regions(&mut self) {
+        for (name, region) in &self.loaded.settings.regions {
+            let mut section = String::new();
+            for key in KEYS.iter().filter(|key| key.path.starts_with("regions.")) {
+                let path = key.path.replacen('*', name.as_str(), 1);
+                let above = path.rsplit_once('.').map_or("", |(above, _)| above);
+                if key.path.starts_with("regions.*.hub.") && region.hub.is_none() {
+                    continue;
+                }
+                if above != section {
+                    self.heading(above);
+                    above.clone_into(&mut section);
+                }
+                self.value(key, &path);
+            }
+        }
+    }
+
+    fn value(&mut self, key: &Key, path: &str) {
+        let (_, name) = path.rsplit_once('.').unwrap_or(("", path));
+        let source = match self.loaded.provenance.of(path) {
+            source @ (Source::BuiltIn | Source::BuiltInFor(_)) => source.to_string(),
+            source => format!("from {source}"),
+        };
+        match self.look_up(path).map(|value| self.printable(key.kind, value)) {
+            Some(value) => self.line(&format!("{name} = {value}  # {source}")),
+            None => self.line(&format!("# {name} is not set")),
+        }
+    }
+
+    fn look_up(&self, path: &str) -> Option<&Value> {
+        let mut segments = path.split('.');
+        let first = self.table.get(segments.next()?)?;
+        segments.try_fold(first, |value, segment| value.get(segment))
+    }
+
+    fn printable(&self, kind: Kind, value: &Value) -> Value {
+        match (kind, value) {
+            (Kind::RedisUrl, _) => {
+                let url = self.loaded.settings.bus.redis.url.as_ref();
+                Value::String(url.map_or_else(String::new, |url| urls::mask_password(url.expose())))
+            }
+            // The short form, where it says the same.
+            (Kind::Backends, Value::Array(backends)) => {
+                backends.iter().map(short).collect::<Vec<_>>().into()
+            }
+            _ => value.clone(),
+        }
+    }
+
+    fn line(&mut self, line: &str) {
+        self.text.push_str(line);
+        self.text.push('\n');
+    }
+}
+
+fn short(backend: &Value) -> Value {
+    let is_backup = backend.get("backup").and_then(Value::as_bool).unwrap_or_default();
+    match backend.get("url") {
+        Some(url) if !is_backup => url.clone(),
+        _ => backend.clone(),
+    }
+}
