@@ -13,6 +13,7 @@
 //!
 //! Who may import whom is a table in `ARCHITECTURE.md`, held by a test.
 
+pub mod bus;
 pub mod observability;
 pub mod settings;
 pub mod shutdown;

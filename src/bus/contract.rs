@@ -1,0 +1,282 @@
+//! What every bus must do; the same cases run against the embedded one and against a real Redis.
+//!
+//! Each case brings users of its own, so that all of them may share one bus.
+
+use std::collections::HashMap;
+use std::fmt::Write as _;
+use std::sync::Mutex;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::sync::Notify;
+
+use super::{Bus, Deliver, Envelope, Receipt, Seq};
+
+/// Nothing here takes long; what does not come in this time does not come.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Writes down everything that is delivered.
+#[derive(Default)]
+pub(super) struct Recorder {
+    heard: Mutex<Heard>,
+    changed: Notify,
+}
+
+#[derive(Default)]
+struct Heard {
+    messages: HashMap<String, Vec<(Seq, Bytes)>>,
+    signals: HashMap<String, Vec<Bytes>>,
+    gaps: usize,
+}
+
+impl Deliver for Recorder {
+    fn message(&self, user: &str, seq: Seq, payload: Bytes) {
+        let mut heard = self.heard.lock().unwrap();
+        heard.messages.entry(user.to_owned()).or_default().push((seq, payload));
+        self.changed.notify_waiters();
+    }
+
+    fn signal(&self, user: &str, payload: Bytes) {
+        self.heard.lock().unwrap().signals.entry(user.to_owned()).or_default().push(payload);
+        self.changed.notify_waiters();
+    }
+
+    fn gap(&self) {
+        self.heard.lock().unwrap().gaps += 1;
+        self.changed.notify_waiters();
+    }
+}
+
+impl Recorder {
+    pub(super) fn messages(&self, user: &str) -> Vec<(Seq, Bytes)> {
+        self.heard.lock().unwrap().messages.get(user).cloned().unwrap_or_default()
+    }
+
+    pub(super) fn seqs(&self, user: &str) -> Vec<Seq> {
+        self.messages(user).into_iter().map(|(seq, _)| seq).collect()
+    }
+
+    pub(super) fn last(&self, user: &str) -> Option<Seq> {
+        Some(self.heard.lock().unwrap().messages.get(user)?.last()?.0)
+    }
+
+    pub(super) fn signals(&self, user: &str) -> Vec<Bytes> {
+        self.heard.lock().unwrap().signals.get(user).cloned().unwrap_or_default()
+    }
+
+    pub(super) fn gaps(&self) -> usize {
+        self.heard.lock().unwrap().gaps
+    }
+
+    pub(super) async fn until(&self, what: &str, is_so: impl Fn(&Self) -> bool) {
+        let wait = async {
+            loop {
+                let changed = self.changed.notified();
+                tokio::pin!(changed);
+                changed.as_mut().enable();
+                if is_so(self) {
+                    return;
+                }
+                changed.await;
+            }
+        };
+        let patience = tokio::time::timeout(PATIENCE, wait).await;
+        assert!(patience.is_ok(), "waited in vain until {what}");
+    }
+}
+
+/// Publishes one message `id` of alice's, and says what listeners must see.
+pub(super) async fn send(bus: &Bus, to: &str, id: &str) -> Receipt {
+    send_of(bus, "alice", to, id, "").await
+}
+
+async fn send_of(bus: &Bus, from: &str, to: &str, id: &str, more: &str) -> Receipt {
+    let head = format!(r#"{{"type":"message","id":"{id}","seq":"#);
+    let tail = format!(r#","more":"{more}"}}"#);
+    let envelope = Envelope {
+        to,
+        from,
+        id,
+        at_ms: 1_700_000_000_123,
+        head: head.as_bytes(),
+        tail: tail.as_bytes(),
+    };
+    bus.publish(envelope).await.unwrap()
+}
+
+fn expected(id: &str, seq: Seq, more: &str) -> Bytes {
+    Bytes::from(format!(r#"{{"type":"message","id":"{id}","seq":{seq},"more":"{more}"}}"#))
+}
+
+/// Every case. `inbox_size` is the bus's `max_messages`.
+pub(super) async fn run(bus: &Bus, heard: &Recorder, inbox_size: usize) {
+    delivers_what_was_published(bus, heard).await;
+    counts_up_by_one_under_concurrent_publishers(bus, heard).await;
+    answers_a_repeat_with_the_first_receipt(bus, heard).await;
+    keeps_repeats_of_different_senders_apart(bus).await;
+    reads_what_is_after_a_position(bus).await;
+    trims_the_oldest(bus, inbox_size).await;
+    reads_an_empty_inbox(bus).await;
+    counts_subscriptions(bus, heard).await;
+    signals_pass_and_are_not_kept(bus, heard).await;
+    carries_large_payloads(bus, heard).await;
+    takes_users_with_odd_names(bus, heard).await;
+}
+
+async fn delivers_what_was_published(bus: &Bus, heard: &Recorder) {
+    let subscription = bus.subscribe("first");
+    subscription.confirmed().await.unwrap();
+    let receipt = send(bus, "first", "c1").await;
+    assert_eq!(receipt, Receipt { seq: 1, at_ms: 1_700_000_000_123, duplicate: false });
+    heard.until("the message came", |heard| !heard.messages("first").is_empty()).await;
+    assert_eq!(heard.messages("first"), [(1, expected("c1", 1, ""))]);
+}
+
+async fn counts_up_by_one_under_concurrent_publishers(bus: &Bus, heard: &Recorder) {
+    const EACH: usize = 100;
+    const PUBLISHERS: usize = 8;
+    let subscription = bus.subscribe("busy");
+    subscription.confirmed().await.unwrap();
+    let mut tasks = tokio::task::JoinSet::new();
+    for publisher in 0..PUBLISHERS {
+        let bus = bus.clone();
+        tasks.spawn(async move {
+            for number in 0..EACH {
+                send(&bus, "busy", &format!("{publisher}-{number}")).await;
+            }
+        });
+    }
+    tasks.join_all().await;
+    heard.until("all came", |heard| heard.messages("busy").len() == EACH * PUBLISHERS).await;
+    assert_eq!(heard.seqs("busy"), (1..=(EACH * PUBLISHERS) as Seq).collect::<Vec<_>>());
+}
+
+async fn answers_a_repeat_with_the_first_receipt(bus: &Bus, heard: &Recorder) {
+    let subscription = bus.subscribe("twice");
+    subscription.confirmed().await.unwrap();
+    let first = send(bus, "twice", "same").await;
+    send(bus, "twice", "other").await;
+    let later = Envelope { to: "twice", from: "alice", id: "same", at_ms: 9, head: b"", tail: b"" };
+    let again = bus.publish(later).await.unwrap();
+    assert_eq!(again, Receipt { duplicate: true, ..first });
+    send(bus, "twice", "last").await;
+    heard.until("the last came", |heard| heard.messages("twice").len() >= 3).await;
+    assert_eq!(heard.seqs("twice"), [1, 2, 3]);
+    assert_eq!(bus.read("twice", 0).await.unwrap().messages.len(), 3);
+}
+
+async fn keeps_repeats_of_different_senders_apart(bus: &Bus) {
+    assert!(!send_of(bus, "ann", "apart", "x", "").await.duplicate);
+    assert!(!send_of(bus, "bea", "apart", "x", "").await.duplicate);
+    assert!(!send_of(bus, "ann", "apart too", "x", "").await.duplicate);
+    assert!(send_of(bus, "ann", "apart", "x", "").await.duplicate);
+}
+
+async fn reads_what_is_after_a_position(bus: &Bus) {
+    for id in ["1", "2", "3"] {
+        send(bus, "reader", id).await;
+    }
+    let all = bus.read("reader", 0).await.unwrap();
+    assert_eq!(all.top, 3);
+    let messages: Vec<_> = (1..=3).map(|seq| (seq, expected(&seq.to_string(), seq, ""))).collect();
+    assert_eq!(all.messages, messages);
+    assert_eq!(bus.read("reader", 1).await.unwrap().messages, messages[1..]);
+    for after in [3, 4, Seq::MAX] {
+        let nothing = bus.read("reader", after).await.unwrap();
+        assert_eq!((nothing.top, nothing.messages), (3, vec![]));
+        assert_eq!(nothing.epoch, all.epoch);
+    }
+}
+
+async fn trims_the_oldest(bus: &Bus, inbox_size: usize) {
+    let sent = inbox_size as Seq + 3;
+    for number in 1..=sent {
+        send(bus, "full", &number.to_string()).await;
+    }
+    let all = bus.read("full", 1).await.unwrap();
+    assert_eq!(all.top, sent);
+    assert_eq!(all.messages.len(), inbox_size);
+    assert_eq!(all.messages.first().unwrap(), &(4, expected("4", 4, "")));
+    assert_eq!(all.messages.last().unwrap().0, sent);
+}
+
+async fn reads_an_empty_inbox(bus: &Bus) {
+    let empty = bus.read("nobody", 0).await.unwrap();
+    assert_eq!((empty.top, empty.messages), (0, vec![]));
+    assert!(!empty.epoch.is_empty());
+    send(bus, "nobody", "1").await;
+    let then = bus.read("nobody", 0).await.unwrap();
+    assert_eq!((then.epoch, then.top, then.messages.len()), (empty.epoch, 1, 1));
+}
+
+async fn counts_subscriptions(bus: &Bus, heard: &Recorder) {
+    // What a second user hears proves that the first one's would have come by now.
+    let witness = bus.subscribe("witness");
+    let (one, two) = (bus.subscribe("shared"), bus.subscribe("shared"));
+    for subscription in [&witness, &one, &two] {
+        subscription.confirmed().await.unwrap();
+    }
+    drop(one);
+    send(bus, "shared", "1").await;
+    heard.until("one is enough", |heard| heard.seqs("shared") == [1]).await;
+    drop(two);
+    // Once another user's wish is confirmed, so is this one's end: wishes keep their order.
+    bus.subscribe("other").confirmed().await.unwrap();
+    send(bus, "shared", "2").await;
+    send(bus, "witness", "1").await;
+    heard.until("the witness heard", |heard| heard.seqs("witness") == [1]).await;
+    assert_eq!(heard.seqs("shared"), [1]);
+    let back = bus.subscribe("shared");
+    back.confirmed().await.unwrap();
+    send(bus, "shared", "3").await;
+    heard.until("it is heard again", |heard| heard.seqs("shared") == [1, 3]).await;
+    // A quick change of mind ends as the last wish says.
+    for _ in 0..50 {
+        drop(bus.subscribe("fickle"));
+    }
+    let stays = bus.subscribe("fickle");
+    stays.confirmed().await.unwrap();
+    send(bus, "fickle", "1").await;
+    heard.until("the last wish counts", |heard| heard.seqs("fickle") == [1]).await;
+}
+
+async fn signals_pass_and_are_not_kept(bus: &Bus, heard: &Recorder) {
+    let subscription = bus.subscribe("typist");
+    subscription.confirmed().await.unwrap();
+    let notice = Bytes::from_static(br#"{"type":"typing","from":"alice"}"#);
+    bus.signal("typist", notice.clone()).await.unwrap();
+    bus.signal("nobody listens", notice.clone()).await.unwrap();
+    heard.until("the signal came", |heard| !heard.signals("typist").is_empty()).await;
+    assert_eq!(heard.signals("typist"), [notice]);
+    let inbox = bus.read("typist", 0).await.unwrap();
+    assert_eq!((inbox.top, inbox.messages.len()), (0, 0));
+    assert!(heard.messages("typist").is_empty());
+}
+
+async fn carries_large_payloads(bus: &Bus, heard: &Recorder) {
+    let subscription = bus.subscribe("large");
+    subscription.confirmed().await.unwrap();
+    let mut text = String::new();
+    for number in 0..50_000 {
+        write!(text, "{number},").unwrap();
+    }
+    send_of(bus, "alice", "large", "1", &text).await;
+    send(bus, "large", "2").await;
+    heard.until("both came", |heard| heard.messages("large").len() == 2).await;
+    let both = [(1, expected("1", 1, &text)), (2, expected("2", 2, ""))];
+    assert_eq!(heard.messages("large"), both);
+    assert_eq!(bus.read("large", 0).await.unwrap().messages, both);
+}
+
+async fn takes_users_with_odd_names(bus: &Bus, heard: &Recorder) {
+    for user in ["a:b", "*", "[a-z]", "\"", "\\", "chat:x", "%7B", "it's", "a:b:c"] {
+        let subscription = bus.subscribe(user);
+        subscription.confirmed().await.unwrap();
+        send_of(bus, user, user, "1", "").await;
+        bus.signal(user, Bytes::from_static(b"{}")).await.unwrap();
+        heard
+            .until("both came", |heard| heard.seqs(user) == [1] && heard.signals(user).len() == 1)
+            .await;
+        assert_eq!(bus.read(user, 0).await.unwrap().messages, [(1, expected("1", 1, ""))]);
+    }
+}

@@ -1,0 +1,394 @@
+//! The bus over a real Redis: the contract, and what becomes of it when Redis fails.
+
+use std::time::{Duration, Instant};
+
+use tokio::task::JoinSet;
+
+use super::*;
+use crate::bus::Bus;
+use crate::bus::contract::{self, Recorder, send};
+use crate::bus::redis_server::RedisServer;
+use crate::settings::{InboxSettings, Secret};
+
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// A command waits this long here, so that a server that hangs costs a test little.
+const COMMAND_TIMEOUT: Duration = Duration::from_millis(500);
+
+/// One bus at work, and what it delivered.
+struct Node {
+    bus: Bus,
+    heard: Arc<Recorder>,
+    state: watch::Receiver<BusState>,
+    stop: CancellationToken,
+    task: JoinSet<()>,
+}
+
+impl Node {
+    fn start(redis: &RedisServer) -> Self {
+        Self::start_with(&redis.url(), COMMAND_TIMEOUT)
+    }
+
+    fn start_with(url: &str, command_timeout: Duration) -> Self {
+        let settings = BusSettings {
+            redis: RedisSettings {
+                url: Some(Secret::new(url)),
+                command_timeout,
+                reconnect_min: Duration::from_millis(20),
+                reconnect_max: Duration::from_millis(200),
+                ..RedisSettings::default()
+            },
+            inbox: InboxSettings { max_messages: 10.try_into().unwrap(), ..Default::default() },
+            ..BusSettings::default()
+        };
+        let bus = Bus::redis(&settings, &mut Registry::default()).unwrap();
+        let heard = Arc::new(Recorder::default());
+        bus.attach(Arc::clone(&heard) as Arc<dyn Deliver>);
+        let stop = CancellationToken::new();
+        let mut task = JoinSet::new();
+        let (running, stopped) = (bus.clone(), stop.clone());
+        task.spawn(async move { running.run(stopped).await });
+        let state = bus.state();
+        Self { bus, heard, state, stop, task }
+    }
+
+    async fn up(&mut self) {
+        self.until("up", |state| *state == BusState::Up).await;
+    }
+
+    async fn down(&mut self) {
+        self.until("down", |state| *state != BusState::Up).await;
+    }
+
+    async fn until(&mut self, what: &str, is_so: impl FnMut(&BusState) -> bool) {
+        let wait = tokio::time::timeout(PATIENCE, self.state.wait_for(is_so)).await.is_ok();
+        assert!(wait, "waited in vain until {what}: {:?}", *self.state.borrow());
+    }
+
+    async fn stop(self) {
+        self.stop.cancel();
+        tokio::time::timeout(PATIENCE, self.task.join_all()).await.expect("it does not stop");
+    }
+
+    fn metrics(&self) -> crate::bus::metrics::Metrics {
+        let Bus::Redis(redis) = &self.bus else { panic!("a Redis bus was asked for") };
+        redis.shared.subscriber.wishes.metrics().clone()
+    }
+}
+
+async fn assert_refused_at_once(bus: &Bus) {
+    let began = Instant::now();
+    let envelope = Envelope { to: "bob", from: "alice", id: "x", at_ms: 1, head: b"", tail: b"" };
+    assert!(bus.publish(envelope).await.is_err());
+    assert!(bus.signal("bob", Bytes::new()).await.is_err());
+    assert!(bus.read("bob", 0).await.is_err());
+    assert!(bus.subscribe("new").confirmed().await.is_err());
+    assert!(began.elapsed() < COMMAND_TIMEOUT / 2, "refused after {:?}", began.elapsed());
+}
+
+#[tokio::test]
+async fn keeps_the_contract() {
+    let redis = RedisServer::start().await;
+    let mut node = Node::start(&redis);
+    node.up().await;
+    contract::run(&node.bus, &node.heard, 10).await;
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn two_nodes_hear_each_other_and_so_does_a_listener_outside() {
+    let redis = RedisServer::start().await;
+    let (mut one, mut two) = (Node::start(&redis), Node::start(&redis));
+    one.up().await;
+    two.up().await;
+    let mut outside = redis.listener("chat:bob").await;
+    let listening = two.bus.subscribe("bob");
+    listening.confirmed().await.unwrap();
+    one.bus.signal("bob", Bytes::from_static(b"{}")).await.unwrap();
+    send(&one.bus, "bob", "1").await;
+    two.heard.until("the message came", |heard| heard.seqs("bob") == [1]).await;
+    assert!(send(&two.bus, "bob", "1").await.duplicate);
+    let frame = r#"{"type":"message","id":"1","seq":1,"more":""}"#;
+    let exact = format!("message\r\n$8\r\nchat:bob\r\n${}\r\n{frame}\r\n", frame.len());
+    outside.hears(&format!(":1\r\n*3\r\n$7\r\n{exact}")).await;
+    assert!(one.heard.messages("bob").is_empty());
+
+    drop(listening);
+    two.bus.subscribe("other").confirmed().await.unwrap();
+    let listeners = redis.run(&["PUBSUB", "NUMSUB", "chat:bob", "chat:other"]).await;
+    assert!(listeners.contains("chat:bob\r\n:1\r\n"), "not only the listener outside: {listeners}");
+    one.stop().await;
+    two.stop().await;
+}
+
+#[tokio::test]
+async fn what_no_hub_published_is_dropped_and_counted() {
+    let redis = RedisServer::start().await;
+    let mut node = Node::start(&redis);
+    node.up().await;
+    let subscription = node.bus.subscribe("bob");
+    subscription.confirmed().await.unwrap();
+    for foreign in ["hello", r#"{"seq":0}"#, r#"{"seq":"1"}"#, "{}", ""] {
+        redis.run(&["PUBLISH", "chat:bob", foreign]).await;
+    }
+    send(&node.bus, "bob", "1").await;
+    node.heard.until("the true one came", |heard| heard.seqs("bob") == [1]).await;
+    assert_eq!(node.metrics().foreign.get(), 5);
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn starts_before_redis_does() {
+    let mut redis = RedisServer::prepare();
+    let mut node = Node::start(&redis);
+    let wanted = node.bus.subscribe("bob");
+    assert_refused_at_once(&node.bus).await;
+    assert!(wanted.confirmed().await.is_err());
+    redis.up().await;
+    node.up().await;
+    assert!(node.heard.gaps() > 0, "who was told that nothing is confirmed must be told to look");
+    wanted.confirmed().await.unwrap();
+    send(&node.bus, "bob", "1").await;
+    node.heard.until("the message came", |heard| heard.seqs("bob") == [1]).await;
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn outlives_a_kill_of_redis() {
+    let mut redis = RedisServer::start().await;
+    let mut node = Node::start(&redis);
+    node.up().await;
+    // More users than go into one batch.
+    let users: Vec<_> = (0..600).map(|user| node.bus.subscribe(&format!("user{user}"))).collect();
+    for user in &users {
+        user.confirmed().await.unwrap();
+    }
+    send(&node.bus, "user599", "1").await;
+    let before = node.bus.read("user599", 0).await.unwrap();
+    let gaps = node.heard.gaps();
+
+    redis.kill();
+    let killed = Instant::now();
+    node.down().await;
+    assert!(killed.elapsed() < Duration::from_secs(1), "noticed after {:?}", killed.elapsed());
+    assert_refused_at_once(&node.bus).await;
+
+    redis.up().await;
+    node.up().await;
+    assert!(node.heard.gaps() > gaps);
+    for user in &users {
+        user.confirmed().await.unwrap();
+    }
+    assert_eq!(node.bus.read("user599", 0).await.unwrap(), before);
+    // A repeat of what was acknowledged before is still known, and the count goes on.
+    assert!(send(&node.bus, "user599", "1").await.duplicate);
+    assert_eq!(send(&node.bus, "user599", "2").await.seq, 2);
+    node.heard.until("both came", |heard| heard.seqs("user599") == [1, 2]).await;
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn restores_a_listening_connection_that_was_killed() {
+    let redis = RedisServer::start().await;
+    let mut node = Node::start(&redis);
+    node.up().await;
+    let subscription = node.bus.subscribe("bob");
+    subscription.confirmed().await.unwrap();
+    let gaps = node.heard.gaps();
+    redis.run(&["CLIENT", "KILL", "TYPE", "pubsub"]).await;
+    node.heard.until("the gap is reported", |heard| heard.gaps() > gaps).await;
+    subscription.confirmed().await.unwrap();
+    send(&node.bus, "bob", "1").await;
+    node.heard.until("messages flow again", |heard| heard.seqs("bob") == [1]).await;
+    node.up().await;
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn a_server_that_hangs_is_noticed_and_costs_no_call_more_than_its_timeout() {
+    let redis = RedisServer::start().await;
+    let mut node = Node::start(&redis);
+    node.up().await;
+    let subscription = node.bus.subscribe("bob");
+    subscription.confirmed().await.unwrap();
+
+    redis.pause();
+    let began = Instant::now();
+    let envelope = Envelope { to: "bob", from: "alice", id: "1", at_ms: 1, head: b"", tail: b"" };
+    assert!(node.bus.publish(envelope).await.is_err());
+    assert!(began.elapsed() < COMMAND_TIMEOUT * 2, "refused after {:?}", began.elapsed());
+    node.down().await;
+    assert!(began.elapsed() < Duration::from_secs(3), "noticed after {:?}", began.elapsed());
+
+    redis.resume();
+    node.up().await;
+    subscription.confirmed().await.unwrap();
+    let receipt = send(&node.bus, "bob", "2").await;
+    node.heard.until("messages flow again", |heard| heard.seqs("bob").contains(&receipt.seq)).await;
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn a_server_that_takes_no_writes_does_not_pass_for_one_that_works() {
+    let redis = RedisServer::start().await;
+    let mut node = Node::start(&redis);
+    node.up().await;
+    redis.run(&["REPLICAOF", "127.0.0.1", "1"]).await;
+    node.until(
+        "it says why",
+        |state| matches!(state, BusState::Down(why) if why.contains("READONLY")),
+    )
+    .await;
+    redis.run(&["REPLICAOF", "NO", "ONE"]).await;
+    node.up().await;
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn a_connection_that_listens_where_nothing_is_published_is_found_out() {
+    let (published, listened) = (RedisServer::start().await, RedisServer::start().await);
+    let settings = |redis: &RedisServer| RedisSettings {
+        url: Some(Secret::new(redis.url())),
+        command_timeout: COMMAND_TIMEOUT,
+        ..RedisSettings::default()
+    };
+    let metrics = crate::bus::metrics::Metrics::new(&mut Registry::default());
+    let (here, there) = (settings(&published), settings(&listened));
+    let (to, from) = (Server::new(&here).unwrap(), Server::new(&there).unwrap());
+    let inbox = InboxSettings::default();
+    let bus = RedisBus {
+        shared: Arc::new(Shared {
+            commands: Commands::new(to, &here, &inbox, metrics.clone()),
+            subscriber: Subscriber::new(from, "node", COMMAND_TIMEOUT, metrics.clone()),
+            probe: Probe::new("node", COMMAND_TIMEOUT, metrics.clone()),
+            health: Health::new(metrics.clone()),
+            settings: here,
+        }),
+    };
+    let (stop, mut state) = (CancellationToken::new(), bus.state());
+    let found_out = async {
+        let why = |state: &BusState| {
+            assert_ne!(*state, BusState::Up);
+            matches!(state, BusState::Down(why) if why.contains("did not come back"))
+        };
+        let found = tokio::time::timeout(PATIENCE, state.wait_for(why)).await.is_ok();
+        assert!(found, "both connections stand, and nothing arrives: nobody noticed");
+        stop.cancel();
+    };
+    tokio::join!(bus.run(stop.clone()), found_out);
+    assert_eq!(metrics.probes_lost.get(), 1);
+}
+
+#[tokio::test]
+async fn a_burst_loses_nothing() {
+    const BURST: Seq = 100_000;
+    let redis = RedisServer::start().await;
+    let mut node = Node::start(&redis);
+    node.up().await;
+    let subscription = node.bus.subscribe("bob");
+    subscription.confirmed().await.unwrap();
+    let script =
+        r#"for i = 1, 100000 do redis.call('PUBLISH', 'chat:bob', '{"seq":' .. i .. '}') end"#;
+    redis.run(&["EVAL", script, "0"]).await;
+    node.heard.until("the last came", |heard| heard.last("bob") == Some(BURST)).await;
+    assert_eq!(node.heard.seqs("bob"), (1..=BURST).collect::<Vec<_>>());
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn lost_data_is_another_epoch() {
+    let redis = RedisServer::start().await;
+    let mut node = Node::start(&redis);
+    node.up().await;
+    for id in ["1", "2"] {
+        send(&node.bus, "bob", id).await;
+    }
+    let before = node.bus.read("bob", 0).await.unwrap();
+    redis.run(&["FLUSHALL"]).await;
+    let after = node.bus.read("bob", 0).await.unwrap();
+    assert_eq!((after.top, after.messages.len()), (0, 0));
+    assert_ne!(after.epoch, before.epoch);
+    assert_eq!(send(&node.bus, "bob", "1").await.seq, 1);
+
+    // The counter alone is gone: what is left of the old history must not look like the new one's.
+    redis.run(&["DEL", "meta:{chat:bob}"]).await;
+    assert_eq!(send(&node.bus, "bob", "3").await.seq, 1);
+    let again = node.bus.read("bob", 0).await.unwrap();
+    assert_eq!((again.top, again.messages.len()), (1, 1));
+    assert_eq!(redis.run(&["LLEN", "inbox:{chat:bob}"]).await, ":1\r\n");
+    assert_ne!(again.epoch, after.epoch);
+    // The inbox alone is gone: positions go on, and nothing is made up.
+    redis.run(&["DEL", "inbox:{chat:bob}"]).await;
+    assert_eq!(send(&node.bus, "bob", "4").await.seq, 2);
+    let rest = node.bus.read("bob", 0).await.unwrap();
+    assert_eq!((rest.top, rest.messages.len(), rest.messages[0].0), (2, 1, 2));
+    assert_eq!(rest.epoch, again.epoch);
+    // Scripts are forgotten by a flush of them, and found again.
+    redis.run(&["SCRIPT", "FLUSH"]).await;
+    assert_eq!(send(&node.bus, "bob", "5").await.seq, 3);
+    redis.run(&["SCRIPT", "FLUSH"]).await;
+    assert_eq!(node.bus.read("bob", 2).await.unwrap().messages.len(), 1);
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn everything_kept_in_redis_has_an_end() {
+    let redis = RedisServer::start().await;
+    let mut node = Node::start(&redis);
+    node.up().await;
+    send(&node.bus, "bob", "1").await;
+    node.bus.read("carol", 0).await.unwrap();
+    for key in
+        ["meta:{chat:bob}", "inbox:{chat:bob}", "seen:{chat:bob}:alice 1", "meta:{chat:carol}"]
+    {
+        let life = redis.run(&["TTL", key]).await;
+        let seconds: i64 = life.trim_start_matches(':').trim().parse().unwrap();
+        assert!(seconds > 0, "{key} lives {life}");
+    }
+    // The fifth is the probe, whose name is random.
+    assert_eq!(redis.run(&["DBSIZE"]).await, ":5\r\n");
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn a_publish_in_flight_fails_when_the_connection_breaks() {
+    let mut redis = RedisServer::start().await;
+    // Long enough that what fails earlier did not time out.
+    let mut node = Node::start_with(&redis.url(), PATIENCE);
+    node.up().await;
+    redis.pause();
+    let began = Instant::now();
+    let breaks = async {
+        tokio::task::yield_now().await;
+        redis.kill();
+    };
+    let envelope = Envelope { to: "bob", from: "alice", id: "1", at_ms: 1, head: b"", tail: b"" };
+    let (published, ()) = tokio::join!(node.bus.publish(envelope), breaks);
+    assert!(published.is_err());
+    assert!(began.elapsed() < Duration::from_secs(1), "failed after {:?}", began.elapsed());
+    redis.up().await;
+    node.up().await;
+    let inbox = node.bus.read("bob", 0).await.unwrap();
+    assert_eq!(inbox.messages, [], "it was sent again behind the caller's back");
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn logs_in_where_a_password_is_set_and_says_where_it_cannot() {
+    let redis = RedisServer::start().await;
+    redis.run(&["ACL", "SETUSER", "hub", "on", ">s3cret", "~*", "&*", "+@all"]).await;
+    redis.run(&["CONFIG", "SET", "requirepass", "secret"]).await;
+    for right in ["hub:s3cret", ":secret"] {
+        let url = redis.url().replace("127", &format!("{right}@127"));
+        let mut node = Node::start_with(&url, COMMAND_TIMEOUT);
+        node.up().await;
+        node.stop().await;
+    }
+    let mut node = Node::start(&redis);
+    node.until(
+        "it says why",
+        |state| matches!(state, BusState::Down(why) if why.contains("NOAUTH")),
+    )
+    .await;
+    node.stop().await;
+}

@@ -1,0 +1,173 @@
+//! A real `redis-server` of one's own: on a free port, with its files in a temporary folder, and every way
+//! to make it fail.
+//!
+//! Shared by the integration tests and the unit tests of the bus. Where there is no `redis-server` the
+//! test fails and says what to install: a test that skips itself proves nothing.
+
+use std::fmt::Write as _;
+use std::net::TcpListener;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use tempfile::TempDir;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+
+/// How long a server may take to answer; a loaded machine is slow, a broken one is for ever.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// A server that is gone when it is dropped.
+pub(crate) struct RedisServer {
+    port: u16,
+    folder: TempDir,
+    child: Option<Child>,
+}
+
+impl RedisServer {
+    /// A server that answers.
+    pub(crate) async fn start() -> Self {
+        let mut server = Self::prepare();
+        server.up().await;
+        server
+    }
+
+    /// A server that is not started yet, with its port chosen.
+    pub(crate) fn prepare() -> Self {
+        let free = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = free.local_addr().unwrap().port();
+        Self { port, folder: TempDir::new().unwrap(), child: None }
+    }
+
+    /// `redis://127.0.0.1:<port>`
+    pub(crate) fn url(&self) -> String {
+        format!("redis://127.0.0.1:{}", self.port)
+    }
+
+    pub(crate) fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Starts it, with what it had on disk, on the same port; ends when it answers.
+    pub(crate) async fn up(&mut self) {
+        assert!(self.child.is_none(), "it runs already");
+        self.child = Some(spawn(self.port, self.folder.path()));
+        let deadline = Instant::now() + PATIENCE;
+        while !self.answers().await {
+            if let Some(status) = self.child.as_mut().unwrap().try_wait().unwrap() {
+                panic!("redis-server ended at once: {status}");
+            }
+            assert!(Instant::now() < deadline, "redis-server does not answer");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
+    /// `kill -9`: nothing is said to anybody.
+    pub(crate) fn kill(&mut self) {
+        let mut child = self.child.take().unwrap();
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+
+    /// `SIGSTOP`: connections stay open and nothing is answered.
+    pub(crate) fn pause(&self) {
+        self.signal("STOP");
+    }
+
+    /// `SIGCONT`
+    pub(crate) fn resume(&self) {
+        self.signal("CONT");
+    }
+
+    fn signal(&self, name: &str) {
+        let id = self.child.as_ref().unwrap().id().to_string();
+        let status = Command::new("kill").args(["-s", name, &id]).status().unwrap();
+        assert!(status.success(), "kill -s {name} {id}: {status}");
+    }
+
+    /// Runs one command, as in `["PUBSUB", "NUMSUB", "chat:bob"]`, and gives the bytes of the answer.
+    pub(crate) async fn run(&self, words: &[&str]) -> String {
+        let mut stream = self.connect(words).await.unwrap();
+        let mut answer = vec![0; 64 * 1024];
+        let read = tokio::time::timeout(PATIENCE, stream.read(&mut answer)).await;
+        let length = read.expect("redis-server does not answer").unwrap();
+        answer.truncate(length);
+        String::from_utf8(answer).unwrap()
+    }
+
+    /// A plain client that listens to `channel`, as anyone outside may.
+    pub(crate) async fn listener(&self, channel: &str) -> Listener {
+        let stream = self.connect(&["SUBSCRIBE", channel]).await.unwrap();
+        let mut listener = Listener { stream, heard: String::new() };
+        listener.hears(":1\r\n").await;
+        listener
+    }
+
+    async fn answers(&self) -> bool {
+        let Ok(mut stream) = self.connect(&["PING"]).await else { return false };
+        let mut answer = [0; 7];
+        // While it loads its files it answers with an error.
+        stream.read_exact(&mut answer).await.is_ok() && &answer == b"+PONG\r\n"
+    }
+
+    async fn connect(&self, words: &[&str]) -> std::io::Result<TcpStream> {
+        let mut stream = TcpStream::connect(("127.0.0.1", self.port)).await?;
+        let mut command = format!("*{}\r\n", words.len());
+        for word in words {
+            write!(command, "${}\r\n{word}\r\n", word.len()).unwrap();
+        }
+        stream.write_all(command.as_bytes()).await?;
+        Ok(stream)
+    }
+}
+
+impl Drop for RedisServer {
+    fn drop(&mut self) {
+        if self.child.is_some() {
+            self.kill();
+        }
+    }
+}
+
+/// A subscriber outside of the gateway.
+pub(crate) struct Listener {
+    stream: TcpStream,
+    heard: String,
+}
+
+impl Listener {
+    /// Everything that the server has sent.
+    pub(crate) fn so_far(&self) -> &str {
+        &self.heard
+    }
+
+    /// Waits until `text` stands in what the server sent.
+    pub(crate) async fn hears(&mut self, text: &str) {
+        let read = async {
+            let mut buffer = [0; 4096];
+            while !self.heard.contains(text) {
+                let length = self.stream.read(&mut buffer).await.unwrap();
+                assert!(length > 0, "redis-server closed the connection");
+                self.heard += &String::from_utf8_lossy(&buffer[..length]);
+            }
+        };
+        let heard = tokio::time::timeout(PATIENCE, read).await;
+        assert!(heard.is_ok(), "waited in vain for {text:?}; heard {:?}", self.heard);
+    }
+}
+
+fn spawn(port: u16, folder: &Path) -> Child {
+    Command::new("redis-server")
+        .args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", ""])
+        // Every write is on disk before it is answered: what was acknowledged outlives a kill.
+        .args(["--appendonly", "yes", "--appendfsync", "always"])
+        .arg("--dir")
+        .arg(folder)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap_or_else(|error| {
+            panic!("cannot start redis-server ({error}); install it: apt-get install redis-server")
+        })
+}
