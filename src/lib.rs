@@ -15,5 +15,6 @@
 
 pub mod bus;
 pub mod observability;
+pub mod proxy;
 pub mod settings;
 pub mod shutdown;

@@ -1,0 +1,172 @@
+//! A response body on its way to the client, and the hold on the backend that ends with it.
+//!
+//! Invariants: frames pass as they come, none is held back; a body that breaks off ends in an error,
+//! so that the client's connection is aborted and never looks complete; the connection goes back to
+//! the pool at the end of the body and only then.
+
+use std::fmt;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body::{Body as _, Frame, SizeHint};
+use hyper::body::Incoming;
+use tokio::time::{Instant, Sleep, sleep_until};
+
+use super::conns::{Conns, Sender};
+use super::error::Cause;
+use super::pool::Active;
+use super::upload::Upload;
+
+/// Why a response body broke off.
+#[derive(Debug, thiserror::Error)]
+pub enum BodyError {
+    #[error("the backend broke off its answer")]
+    Aborted(#[source] hyper::Error),
+    #[error("the backend's answer stopped for {0:?}")]
+    Stalled(Duration),
+}
+
+/// The hold of one exchange on its backend.
+pub(super) struct Lease {
+    pub(super) sender: Sender,
+    pub(super) conns: Arc<Conns>,
+    pub(super) active: Active,
+    /// The request's body, where it had one.
+    pub(super) upload: Option<Arc<Upload>>,
+}
+
+impl Lease {
+    /// The answer was read to its end: the connection can be used again, unless the request is still
+    /// on its way.
+    fn finish(self) {
+        match &self.upload {
+            Some(upload) if !upload.is_done() => upload.refuse(),
+            _ => self.conns.put(self.active.upstream.slot, self.sender),
+        }
+    }
+}
+
+/// A response body, streamed from the backend.
+pub struct Body {
+    inner: Option<Incoming>,
+    lease: Option<Lease>,
+    idle: IdleTimer,
+}
+
+impl Body {
+    /// The body of a response that has none.
+    pub(super) fn empty() -> Self {
+        Self { inner: None, lease: None, idle: IdleTimer::new(Duration::ZERO) }
+    }
+
+    pub(super) fn new(inner: Incoming, lease: Lease, idle_timeout: Duration) -> Self {
+        let mut body =
+            Self { inner: Some(inner), lease: Some(lease), idle: IdleTimer::new(idle_timeout) };
+        if body.is_end_stream() {
+            // Nobody will poll it.
+            body.finish();
+        }
+        body
+    }
+
+    fn finish(&mut self) {
+        if let Some(lease) = self.lease.take() {
+            lease.finish();
+        }
+    }
+
+    fn fail(&mut self, cause: Cause, error: BodyError) -> BodyError {
+        if let Some(lease) = self.lease.take() {
+            lease.active.failed(cause);
+            let backend = &lease.active.upstream.label;
+            let detail = std::error::Error::source(&error).map(|s| format!(": {s}"));
+            let detail = detail.unwrap_or_default();
+            tracing::warn!(target: "Proxy", backend = &**backend, "{error}{detail}");
+        }
+        error
+    }
+}
+
+impl fmt::Debug for Body {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Body").field("inner", &self.inner).finish_non_exhaustive()
+    }
+}
+
+impl http_body::Body for Body {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let this = self.get_mut();
+        let Some(inner) = &mut this.inner else { return Poll::Ready(None) };
+        match Pin::new(&mut *inner).poll_frame(cx) {
+            Poll::Ready(Some(Ok(frame))) => {
+                this.idle.moved();
+                if frame.is_trailers() || inner.is_end_stream() {
+                    this.finish();
+                }
+                Poll::Ready(Some(Ok(frame)))
+            }
+            Poll::Ready(Some(Err(error))) => {
+                Poll::Ready(Some(Err(this.fail(Cause::Aborted, BodyError::Aborted(error)))))
+            }
+            Poll::Ready(None) => {
+                this.finish();
+                Poll::Ready(None)
+            }
+            Poll::Pending => {
+                ready!(this.idle.poll_expired(cx));
+                let error = BodyError::Stalled(this.idle.limit);
+                Poll::Ready(Some(Err(this.fail(Cause::Stalled, error))))
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.inner.as_ref().is_none_or(Incoming::is_end_stream)
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.inner.as_ref().map_or_else(|| SizeHint::with_exact(0), Incoming::size_hint)
+    }
+}
+
+/// Ends when nothing has moved for a while. The timer is made when something has to be waited for the
+/// first time, and moved on only when it fires: a timer a frame would cost more than the frame.
+pub(super) struct IdleTimer {
+    pub(super) limit: Duration,
+    /// Since when nothing has moved.
+    since: Option<Instant>,
+    sleep: Option<Pin<Box<Sleep>>>,
+}
+
+impl IdleTimer {
+    pub(super) fn new(limit: Duration) -> Self {
+        Self { limit, since: None, sleep: None }
+    }
+
+    /// Something moved.
+    pub(super) fn moved(&mut self) {
+        self.since = None;
+    }
+
+    /// Nothing can move now; ready when that has been so for the whole limit.
+    pub(super) fn poll_expired(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let deadline = *self.since.get_or_insert_with(Instant::now) + self.limit;
+        let sleep = self.sleep.get_or_insert_with(|| Box::pin(sleep_until(deadline)));
+        loop {
+            ready!(sleep.as_mut().poll(cx));
+            if sleep.deadline() >= deadline {
+                return Poll::Ready(());
+            }
+            sleep.as_mut().reset(deadline);
+        }
+    }
+}

@@ -1,0 +1,163 @@
+//! Why a request was not forwarded: what happened, whose fault it is, whether it may be tried again.
+//!
+//! Invariants: a message goes to the client, so it names no address; what the network said is in the
+//! log. What a status code is, `edge` knows.
+
+use std::error::Error as _;
+
+use super::headers::FramingError;
+use super::upload::UploadError;
+
+/// Why a request has no response from a backend.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ForwardError {
+    /// The region has no backend at all (503, with `Retry-After`).
+    #[error("no backend of this region is available; try again later")]
+    NoBackend,
+    /// No new tunnel is opened while the process goes down (503, with `Retry-After`).
+    #[error("this gateway is draining; connect again")]
+    Draining,
+    /// Every backend refused, or its name has no address (502). Nothing was sent.
+    #[error("the backend could not be reached; try again later")]
+    Connect,
+    /// No backend took the connection in time (504). Nothing was sent.
+    #[error("the backend did not accept the connection in time; try again later")]
+    ConnectTimeout,
+    /// The backend closed the connection instead of answering (502). It may have seen the request.
+    #[error("the backend closed the connection without an answer")]
+    Reset,
+    /// What the backend answered is not HTTP, or says two things about its own length (502).
+    #[error("the backend's answer is not valid HTTP")]
+    Garbage,
+    /// A 101 that nobody asked for, or to another protocol (502; RFC 9110, 15.2.2).
+    #[error("the backend switched protocols without being asked")]
+    UnaskedUpgrade,
+    /// No response head in time (504).
+    #[error("the backend did not answer in time")]
+    HeadTimeout,
+    /// The request's framing headers cannot be trusted (400, close).
+    #[error(transparent)]
+    Framing(#[from] FramingError),
+    /// The body the client sent breaks the chunked coding (400, close).
+    #[error("the request body is malformed: check its chunked encoding")]
+    BadBody,
+    /// The body is over the limit, in bytes (413, close).
+    #[error("the request body is larger than the limit of {0} bytes")]
+    BodyTooLarge(u64),
+    /// The client stopped sending its body (408, close).
+    #[error("the request body stopped arriving; send it again")]
+    BodyStalled,
+    /// An upgrade request that RFC 9110, 7.8 or RFC 6455, 4.1 does not allow (400).
+    #[error("{0}")]
+    BadUpgrade(&'static str),
+    /// The client left while its body was read (nobody is there to be answered; 499 in logs).
+    #[error("the client left before the answer")]
+    ClientGone,
+}
+
+/// Whose fault a failed exchange is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    Client,
+    Backend,
+    Gateway,
+}
+
+impl ForwardError {
+    pub fn fault(self) -> Fault {
+        match self {
+            Self::NoBackend | Self::Draining => Fault::Gateway,
+            Self::Connect
+            | Self::ConnectTimeout
+            | Self::Reset
+            | Self::Garbage
+            | Self::UnaskedUpgrade
+            | Self::HeadTimeout => Fault::Backend,
+            Self::Framing(_)
+            | Self::BadBody
+            | Self::BodyTooLarge(_)
+            | Self::BodyStalled
+            | Self::BadUpgrade(_)
+            | Self::ClientGone => Fault::Client,
+        }
+    }
+
+    /// Whether no backend has seen anything of the request, so that repeating it cannot do it twice.
+    pub fn may_retry(self) -> bool {
+        matches!(self, Self::NoBackend | Self::Draining | Self::Connect | Self::ConnectTimeout)
+    }
+
+    /// The cause as a metric label, for what counts against a backend.
+    pub(super) fn cause(self) -> Option<Cause> {
+        match self {
+            Self::Connect => Some(Cause::Connect),
+            Self::ConnectTimeout => Some(Cause::ConnectTimeout),
+            Self::Reset => Some(Cause::Reset),
+            Self::Garbage | Self::UnaskedUpgrade => Some(Cause::Garbage),
+            Self::HeadTimeout => Some(Cause::HeadTimeout),
+            _ => None,
+        }
+    }
+
+    /// What an exchange that failed in hyper means. A body error travels through hyper as the cause
+    /// of a "user" error: without walking the chain, a client's bad chunk looks like a bad backend.
+    pub(super) fn of_exchange(error: &hyper::Error) -> Self {
+        let mut source = error.source();
+        while let Some(cause) = source {
+            if let Some(upload) = cause.downcast_ref::<UploadError>() {
+                return upload.verdict();
+            }
+            source = cause.source();
+        }
+        if error.is_parse() { Self::Garbage } else { Self::Reset }
+    }
+}
+
+/// What went wrong with a backend; the closed set of the metric's label.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Cause {
+    Connect,
+    ConnectTimeout,
+    Reset,
+    Garbage,
+    HeadTimeout,
+    /// The response body broke off.
+    Aborted,
+    /// The response body stopped.
+    Stalled,
+}
+
+impl Cause {
+    pub(super) const ALL: [Self; 7] = [
+        Self::Connect,
+        Self::ConnectTimeout,
+        Self::Reset,
+        Self::Garbage,
+        Self::HeadTimeout,
+        Self::Aborted,
+        Self::Stalled,
+    ];
+
+    pub(super) fn label(self) -> &'static str {
+        match self {
+            Self::Connect => "connect",
+            Self::ConnectTimeout => "connect_timeout",
+            Self::Reset => "reset",
+            Self::Garbage => "garbage",
+            Self::HeadTimeout => "head_timeout",
+            Self::Aborted => "aborted",
+            Self::Stalled => "stalled",
+        }
+    }
+}
+
+/// Why the regions of the settings cannot be served.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SetupError {
+    #[error("region {region}: {url:?} is not a backend; write it like http://host:port")]
+    Url { region: String, url: String },
+    #[error("region {region} has more than {limit} backends")]
+    TooManyBackends { region: String, limit: usize },
+    #[error("the default region {0} is not configured")]
+    DefaultRegion(String),
+}

@@ -1,0 +1,258 @@
+//! What passes and what does not, field by field.
+
+use http::header::{ACCEPT, SET_COOKIE};
+use proptest::prelude::*;
+
+use super::super::Scheme;
+use super::*;
+
+fn map(fields: &[(&'static str, &str)]) -> HeaderMap {
+    let mut map = HeaderMap::new();
+    for (name, value) in fields {
+        map.append(*name, HeaderValue::from_bytes(value.as_bytes()).unwrap());
+    }
+    map
+}
+
+fn caller() -> Caller {
+    Caller {
+        peer: "9.9.9.9".parse().unwrap(),
+        client: "9.9.9.9".parse().unwrap(),
+        trusted: false,
+        scheme: Scheme::Https,
+        host: HeaderValue::from_static("shop.example"),
+        arrival: std::sync::Arc::default(),
+        request_id: HeaderValue::from_static("r1"),
+    }
+}
+
+fn request(fields: &[(&'static str, &str)], has_body: bool) -> (HeaderMap, Prepared) {
+    let mut headers = map(fields);
+    let region = HeaderValue::from_static("eu");
+    let prepared =
+        prepare_request(&mut headers, Version::HTTP_11, &caller(), &region, has_body).unwrap();
+    (headers, prepared)
+}
+
+fn lines<'a>(headers: &'a HeaderMap, name: &str) -> Vec<&'a [u8]> {
+    headers.get_all(name).iter().map(HeaderValue::as_bytes).collect()
+}
+
+#[test]
+fn transfer_encoding_is_one_chunked_or_nothing() {
+    let te = "transfer-encoding";
+    let fine: &[&[(&'static str, &str)]] = &[
+        &[],
+        &[(te, "chunked")],
+        &[(te, " Chunked ")],
+        &[(te, "chunked"), ("content-length", "3")],
+    ];
+    for fields in fine {
+        assert_eq!(check_framing(&map(fields), Version::HTTP_11), Ok(()), "{fields:?}");
+    }
+    let wrong: &[&[(&'static str, &str)]] = &[
+        &[(te, "")],
+        &[(te, "gzip")],
+        &[(te, "identity")],
+        &[(te, "gzip, chunked")],
+        &[(te, "chunked, chunked")],
+        &[(te, "chunked"), (te, "chunked")],
+        &[(te, "gzip"), (te, "chunked")],
+        &[(te, "chunked;q=1")],
+    ];
+    for fields in wrong {
+        let verdict = check_framing(&map(fields), Version::HTTP_11);
+        assert_eq!(verdict, Err(FramingError::TransferEncoding), "{fields:?}");
+    }
+    let old = check_framing(&map(&[(te, "chunked")]), Version::HTTP_10);
+    assert_eq!(old, Err(FramingError::Version));
+}
+
+#[test]
+fn hop_by_hop_fields_stay_on_their_hop() {
+    let (headers, prepared) = request(
+        &[
+            ("connection", "keep-alive, Upgrade, x-secret"),
+            ("connection", "X-Other ,, @ é"),
+            ("x-secret", "1"),
+            ("x-other", "1"),
+            ("keep-alive", "timeout=5"),
+            ("proxy-connection", "keep-alive"),
+            ("proxy-authorization", "Basic x"),
+            ("te", "gzip"),
+            ("trailer", "x"),
+            ("upgrade", "h2c"),
+            ("http2-settings", "x"),
+            ("accept", "*/*"),
+        ],
+        false,
+    );
+    let mut names: Vec<_> = headers.keys().map(HeaderName::as_str).collect();
+    names.sort_unstable();
+    let expected = [
+        "accept",
+        "host",
+        "x-forwarded-for",
+        "x-forwarded-host",
+        "x-forwarded-proto",
+        "x-real-ip",
+        "x-region",
+        "x-request-id",
+    ];
+    assert_eq!(names, expected);
+    assert_eq!(prepared, Prepared { expects: false, trailers: false });
+}
+
+#[test]
+fn what_a_client_nominates_is_gone_before_ours_is_added() {
+    let (headers, _) = request(
+        &[
+            ("connection", "close, x-region, x-forwarded-for, x-request-id, host"),
+            ("x-region", "us"),
+            ("x-forwarded-for", "6.6.6.6"),
+            ("x-request-id", "theirs"),
+            ("host", "evil.example"),
+        ],
+        false,
+    );
+    assert_eq!(lines(&headers, "x-region"), [b"eu"]);
+    assert_eq!(lines(&headers, "x-forwarded-for"), [b"9.9.9.9"]);
+    assert_eq!(lines(&headers, "x-request-id"), [b"r1"]);
+    assert_eq!(lines(&headers, "host"), [b"shop.example"]);
+    assert!(!headers.contains_key(CONNECTION));
+}
+
+#[test]
+fn underscore_spellings_of_our_fields_are_dropped_and_others_pass() {
+    let (headers, _) = request(
+        &[
+            ("x_region", "us"),
+            ("x-forwarded_for", "6.6.6.6"),
+            ("x_real_ip", "6.6.6.6"),
+            ("x_request_id", "6"),
+            ("content_length", "6"),
+            ("my_own", "1"),
+        ],
+        false,
+    );
+    let aliases = headers.keys().filter(|name| name.as_str().contains('_'));
+    assert_eq!(aliases.map(HeaderName::as_str).collect::<Vec<_>>(), ["my_own"]);
+}
+
+#[test]
+fn a_chunked_body_is_chunked_anew_and_has_no_length() {
+    let fields = [
+        ("transfer-encoding", "chunked"),
+        ("content-length", "3"),
+        ("trailer", "x-sum"),
+        ("te", "deflate, Trailers"),
+    ];
+    let (headers, prepared) = request(&fields, true);
+    assert_eq!(lines(&headers, "transfer-encoding"), [b"chunked"]);
+    assert!(!headers.contains_key(CONTENT_LENGTH));
+    assert_eq!(lines(&headers, "trailer"), [b"x-sum"]);
+    assert_eq!(lines(&headers, "te"), [b"trailers"]);
+    assert_eq!(lines(&headers, "connection"), [b"te"]);
+    assert!(prepared.trailers);
+    let (headers, _) = request(&[("content-length", "3"), ("accept", "a")], true);
+    assert_eq!(lines(&headers, "content-length"), [b"3"]);
+}
+
+#[test]
+fn expect_means_something_only_with_a_body_to_come() {
+    let expect = [("expect", "100-Continue"), ("content-length", "3")];
+    assert!(request(&expect, true).1.expects);
+    assert!(!request(&expect, false).1.expects);
+    let mut headers = map(&expect);
+    let region = HeaderValue::from_static("eu");
+    let old = prepare_request(&mut headers, Version::HTTP_10, &caller(), &region, true).unwrap();
+    assert!(!old.expects && !headers.contains_key(EXPECT));
+}
+
+#[test]
+fn cookie_crumbs_are_one_field() {
+    let (headers, _) = request(&[("cookie", "a=1"), ("cookie", "b=2"), ("cookie", "c=3")], false);
+    assert_eq!(lines(&headers, "cookie"), [b"a=1; b=2; c=3"]);
+}
+
+#[test]
+fn a_reply_that_states_two_lengths_is_refused() {
+    let te = "transfer-encoding";
+    let wrong: &[&[(&'static str, &str)]] = &[
+        &[(te, "chunked"), ("content-length", "5")],
+        &[(te, "gzip, chunked")],
+        &[(te, "gzip")],
+        &[(te, "chunked"), (te, "chunked")],
+    ];
+    for fields in wrong {
+        let verdict = prepare_response(&mut map(fields), None, true);
+        assert_eq!(verdict, Err(AmbiguousReply), "{fields:?}");
+    }
+    let mut equal = map(&[("content-length", "5"), ("content-length", "5")]);
+    prepare_response(&mut equal, Some(5), true).unwrap();
+    assert_eq!(lines(&equal, "content-length"), [b"5"]);
+    let mut listed = map(&[("content-length", "5, 5")]);
+    prepare_response(&mut listed, Some(5), true).unwrap();
+    assert_eq!(lines(&listed, "content-length"), [b"5"]);
+}
+
+#[test]
+fn a_reply_keeps_what_is_the_clients() {
+    let mut headers = map(&[
+        ("connection", "close, x-hop"),
+        ("x-hop", "1"),
+        ("keep-alive", "timeout=5"),
+        ("transfer-encoding", "chunked"),
+        ("trailer", "x-sum"),
+        ("upgrade", "h2c"),
+        ("proxy-authenticate", "Basic"),
+        ("set-cookie", "a=1"),
+        ("set-cookie", "b=2"),
+        ("x_own", "1"),
+    ]);
+    prepare_response(&mut headers, None, false).unwrap();
+    assert_eq!(lines(&headers, "set-cookie"), [b"a=1", b"b=2"]);
+    assert_eq!((headers.keys_len(), headers.contains_key(SET_COOKIE)), (2, true));
+    let mut headers = map(&[("transfer-encoding", "chunked"), ("trailer", "x-sum")]);
+    prepare_response(&mut headers, None, true).unwrap();
+    assert_eq!(lines(&headers, "trailer"), [b"x-sum"]);
+}
+
+#[test]
+fn trailers_cannot_smuggle_our_fields() {
+    let trailers = map(&[("x-sum", "1"), ("x-region", "us"), ("x_real_ip", "6.6.6.6")]);
+    let safe = safe_trailers(trailers);
+    assert_eq!(safe.keys().map(HeaderName::as_str).collect::<Vec<_>>(), ["x-sum"]);
+}
+
+proptest! {
+    #[test]
+    fn no_request_gets_through_with_a_hop_field_or_a_second_region(
+        fields in prop::collection::vec((
+            prop::sample::select(vec![
+                "connection", "te", "upgrade", "x-region", "x_region", "keep-alive", "trailer",
+                "accept", "authorization", "host", "x-forwarded-for", "content-length", "cookie",
+                "transfer-encoding", "proxy-connection",
+            ]),
+            "[a-z ,_-]{0,20}",
+        ), 0..12),
+        has_body in any::<bool>(),
+    ) {
+        let fields: Vec<_> = fields.iter().map(|(name, value)| (*name, value.as_str())).collect();
+        let mut headers = map(&fields);
+        let region = HeaderValue::from_static("eu");
+        let verdict = prepare_request(&mut headers, Version::HTTP_11, &caller(), &region, has_body);
+        if let Ok(prepared) = verdict {
+            prop_assert_eq!(lines(&headers, "x-region"), vec![b"eu"]);
+            prop_assert_eq!(lines(&headers, "host").len(), 1);
+            prop_assert!(!headers.contains_key("x_region") && !headers.contains_key(UPGRADE));
+            prop_assert!(!headers.contains_key(&KEEP_ALIVE));
+            prop_assert_eq!(headers.contains_key(TE), prepared.trailers);
+            let nominated = fields.iter().any(|(name, value)| {
+                *name == "connection" && value.split(',').any(|token| token.trim() == "accept")
+            });
+            let sent = fields.iter().any(|(name, _)| *name == "accept");
+            prop_assert_eq!(headers.contains_key(ACCEPT), sent && !nominated);
+        }
+    }
+}

@@ -1,0 +1,176 @@
+//! From a request to a backend of its region, and from its answer back to the client.
+//!
+//! Walk: `edge` asks [`Proxy::route`] for the region (`route`), then calls [`Proxy::forward`]: `headers`
+//! and `forwarded` make the client's headers the backend's, `pool` and `select` name the backend,
+//! `conns` has a connection to it, `forward` sends and waits for the head, `upload` and `body` carry
+//! the bodies. A WebSocket goes through `upgrade` instead and ends up in a `tunnel`.
+//!
+//! Invariants: bodies are streamed and never held; what may have been seen by a backend is repeated
+//! only where that is harmless; every count and connection hangs on a guard, so that a client that
+//! leaves gives all of it back.
+//!
+//! Absent on purpose: status codes and error answers, listeners, access lines (all `edge`'s); active
+//! health checks, HTTP/2, and TLS to backends.
+
+mod arrival;
+mod body;
+mod conns;
+mod error;
+mod forward;
+mod forwarded;
+mod headers;
+mod metrics;
+mod pool;
+mod route;
+mod select;
+mod shared;
+#[cfg(test)]
+mod tests;
+mod tunnel;
+mod upgrade;
+mod upload;
+
+use std::fmt;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use http::{HeaderMap, HeaderValue, Request, Response, Uri};
+use hyper::body::Incoming;
+
+pub use self::arrival::Arrival;
+pub use self::body::{Body, BodyError};
+use self::conns::Conns;
+pub use self::error::{Fault, ForwardError, SetupError};
+pub use self::forwarded::client_address;
+pub use self::headers::{FramingError, check_framing};
+pub use self::pool::BackendSnapshot;
+use self::pool::Group;
+pub use self::route::RouteError;
+use self::shared::Region;
+pub use self::shared::{RegionId, RegionSnapshot, Shared};
+use crate::settings::RegionName;
+
+/// Who sent a request, as `edge` has found out.
+#[derive(Clone, Debug)]
+pub struct Caller {
+    /// The other end of the connection.
+    pub peer: IpAddr,
+    /// The client behind it, or the same.
+    pub client: IpAddr,
+    /// Whether the peer's word on earlier hops is taken.
+    pub trusted: bool,
+    pub scheme: Scheme,
+    /// The effective host, checked: a host with or without a port.
+    pub host: HeaderValue,
+    pub request_id: HeaderValue,
+    /// Shared with the connection, so that the end of what the client sends is told from a body that
+    /// breaks off.
+    pub arrival: Arc<Arrival>,
+}
+
+/// How the client reached the listener.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scheme {
+    Http,
+    Https,
+}
+
+impl Scheme {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Http => "http",
+            Self::Https => "https",
+        }
+    }
+
+    fn as_header(self) -> HeaderValue {
+        HeaderValue::from_static(self.as_str())
+    }
+}
+
+/// An answer on its way to the client.
+#[derive(Debug)]
+pub struct Forwarded {
+    pub response: Response<Body>,
+    /// `host:port` of the backend that answered.
+    pub backend: Arc<str>,
+}
+
+/// One worker's proxy.
+pub struct Proxy {
+    shared: Arc<Shared>,
+    conns: Arc<Conns>,
+}
+
+impl Proxy {
+    pub fn new(shared: Arc<Shared>) -> Arc<Self> {
+        let conns = Arc::new(Conns::new(shared.slots, &shared.settings));
+        Arc::new(Self { shared, conns })
+    }
+
+    /// The region of a request: header, query parameter, default.
+    pub fn route(&self, headers: &HeaderMap, uri: &Uri) -> Result<RegionId, RouteError> {
+        match route::named(headers, uri)? {
+            Some(name) => self.shared.region_id(&name).ok_or_else(|| {
+                RegionName::new(&name).map_or(RouteError::Invalid, RouteError::Unknown)
+            }),
+            None => self.shared.default_region.ok_or(RouteError::Missing),
+        }
+    }
+
+    pub fn region(&self, id: RegionId) -> &RegionName {
+        &self.shared.region(id).name
+    }
+
+    /// Sends a request to a backend of the region; a WebSocket handshake becomes a tunnel.
+    ///
+    /// Dropping the future drops the exchange, and with it the backend's connection.
+    pub fn forward<'a>(
+        &'a self,
+        region: RegionId,
+        caller: &'a Caller,
+        request: Request<Incoming>,
+    ) -> impl Future<Output = Result<Forwarded, ForwardError>> + Send + 'a {
+        let region = self.shared.region(region);
+        self.serve(region, &region.backends, caller, request)
+    }
+
+    /// Sends a request to the region's hub, as [`Self::forward`] does to a backend; the path is kept.
+    pub async fn forward_to_hub(
+        &self,
+        region: RegionId,
+        caller: &Caller,
+        request: Request<Incoming>,
+    ) -> Result<Forwarded, ForwardError> {
+        let region = self.shared.region(region);
+        let hub = region.hub.as_ref().ok_or(ForwardError::NoBackend)?;
+        Box::pin(self.serve(region, hub, caller, request)).await
+    }
+
+    async fn serve(
+        &self,
+        region: &Region,
+        group: &Group,
+        caller: &Caller,
+        request: Request<Incoming>,
+    ) -> Result<Forwarded, ForwardError> {
+        if upgrade::is_asked(&request)? {
+            // Boxed: a plain request's future should not be as large as a handshake's.
+            Box::pin(self.upgrade(region, group, caller, request)).await
+        } else {
+            self.plain(region, group, caller, request).await
+        }
+    }
+
+    /// Closes idle connections and waits for the tasks of the others and of the tunnels. To be called
+    /// when the clients' connections are gone and the drain has cut: until then it waits for them.
+    pub async fn close(&self) {
+        self.conns.close().await;
+    }
+}
+
+impl fmt::Debug for Proxy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Proxy").field("conns", &self.conns).finish_non_exhaustive()
+    }
+}

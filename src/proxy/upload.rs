@@ -1,0 +1,267 @@
+//! A request body on its way to the backend.
+//!
+//! Invariants: frames pass as they come; a body over the limit, broken, or stopped ends the exchange
+//! with an error that says so, and that is the client's and not the backend's.
+//!
+//! A client that sent `Expect: 100-continue` is told to go on when its body is polled, so the body is
+//! not polled before the backend said so itself, or said nothing for a second: a backend that refuses
+//! at once spares the client the upload.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::task::AtomicWaker;
+use http::HeaderMap;
+use http_body::{Frame, SizeHint};
+use hyper::body::Incoming;
+use tokio::time::Instant;
+
+use super::arrival::Arrival;
+use super::body::IdleTimer;
+use super::error::ForwardError;
+use super::headers;
+
+/// How long a backend may think about `Expect: 100-continue`; many ignore it.
+const EXPECT_PATIENCE: Duration = Duration::from_secs(1);
+
+/// Why a request body ended early. hyper carries it as the cause of its own error.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum UploadError {
+    #[error("the client's body broke off")]
+    Client(#[source] hyper::Error),
+    #[error("the client's body is over {0} bytes")]
+    TooLarge(u64),
+    #[error("the client's body stopped")]
+    Stalled,
+    #[error("the backend answered without the body")]
+    Refused,
+}
+
+impl UploadError {
+    pub(super) fn verdict(&self) -> ForwardError {
+        match self {
+            Self::Client(error) if is_malformed(error) => ForwardError::BadBody,
+            Self::Client(_) | Self::Refused => ForwardError::ClientGone,
+            Self::TooLarge(limit) => ForwardError::BodyTooLarge(*limit),
+            Self::Stalled => ForwardError::BodyStalled,
+        }
+    }
+}
+
+/// Whether hyper could not decode what came, as against a connection that went away.
+fn is_malformed(error: &hyper::Error) -> bool {
+    let mut source = std::error::Error::source(error);
+    while let Some(cause) = source {
+        if let Some(io) = cause.downcast_ref::<io::Error>() {
+            return matches!(io.kind(), io::ErrorKind::InvalidData | io::ErrorKind::InvalidInput);
+        }
+        source = cause.source();
+    }
+    false
+}
+
+const OPEN: u8 = 0;
+const WAITING: u8 = 1;
+const REFUSED: u8 = 2;
+
+/// How far a body is, for the exchange that waits for its answer.
+#[derive(Debug)]
+pub(super) struct Upload {
+    started: Instant,
+    /// Milliseconds after the start when something last moved.
+    moved: AtomicU64,
+    done: AtomicBool,
+    /// The client is waited for, and not the backend.
+    wants_client: AtomicBool,
+    /// Whether the client may send: see the header of this file.
+    gate: AtomicU8,
+    waker: AtomicWaker,
+    /// What the connection knows, too.
+    arrival: Arc<Arrival>,
+}
+
+impl Upload {
+    /// With `expects` the client waits for the word to go on.
+    pub(super) fn new(expects: bool, arrival: &Arc<Arrival>) -> Self {
+        Self {
+            started: Instant::now(),
+            moved: AtomicU64::new(0),
+            done: AtomicBool::new(false),
+            wants_client: AtomicBool::new(expects),
+            gate: AtomicU8::new(if expects { WAITING } else { OPEN }),
+            waker: AtomicWaker::new(),
+            arrival: Arc::clone(arrival),
+        }
+    }
+
+    pub(super) fn is_done(&self) -> bool {
+        self.done.load(Ordering::Acquire)
+    }
+
+    /// The backend wants the body.
+    pub(super) fn admit(&self) {
+        let change = self.gate.compare_exchange(WAITING, OPEN, Ordering::AcqRel, Ordering::Acquire);
+        if change.is_ok() {
+            self.waker.wake();
+        }
+    }
+
+    /// The backend has answered in full without the body: one that the client still holds back is not
+    /// asked for any more.
+    pub(super) fn refuse(&self) {
+        let change =
+            self.gate.compare_exchange(WAITING, REFUSED, Ordering::AcqRel, Ordering::Acquire);
+        if change.is_ok() {
+            self.waker.wake();
+        }
+    }
+
+    /// Until when an answer may be waited for, `limit` after the last thing the backend was given;
+    /// `None` when that time is over. While the client is waited for, its own timer runs.
+    pub(super) fn deadline(&self, limit: Duration) -> Option<Instant> {
+        let now = Instant::now();
+        if self.wants_client.load(Ordering::Relaxed) {
+            return Some(now + limit);
+        }
+        let moved = Duration::from_millis(self.moved.load(Ordering::Relaxed));
+        let deadline = self.started + moved + limit;
+        (deadline > now).then_some(deadline)
+    }
+
+    fn note(&self, wants_client: bool, done: bool) {
+        let elapsed = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.moved.store(elapsed, Ordering::Relaxed);
+        self.wants_client.store(wants_client, Ordering::Relaxed);
+        if done {
+            self.done.store(true, Ordering::Release);
+            self.arrival.complete();
+        }
+    }
+}
+
+/// A request body: none, or the client's.
+pub(super) struct RequestBody {
+    inner: Option<(Incoming, Arc<Upload>)>,
+    limit: u64,
+    left: u64,
+    idle: IdleTimer,
+    patience: IdleTimer,
+}
+
+impl RequestBody {
+    pub(super) fn empty() -> Self {
+        Self {
+            inner: None,
+            limit: 0,
+            left: 0,
+            idle: IdleTimer::new(Duration::ZERO),
+            patience: IdleTimer::new(EXPECT_PATIENCE),
+        }
+    }
+
+    /// `limit` in bytes.
+    pub(super) fn new(
+        body: Incoming,
+        limit: u64,
+        idle_timeout: Duration,
+        upload: Upload,
+    ) -> (Self, Arc<Upload>) {
+        let upload = Arc::new(upload);
+        let body = Self {
+            inner: Some((body, Arc::clone(&upload))),
+            limit,
+            left: limit,
+            idle: IdleTimer::new(idle_timeout),
+            patience: IdleTimer::new(EXPECT_PATIENCE),
+        };
+        (body, upload)
+    }
+
+    fn checked(&mut self, frame: Frame<Bytes>) -> Result<Frame<Bytes>, UploadError> {
+        if let Some(data) = frame.data_ref() {
+            let length = u64::try_from(data.len()).unwrap_or(u64::MAX);
+            let left = self.left.checked_sub(length);
+            self.left = left.ok_or(UploadError::TooLarge(self.limit))?;
+        }
+        Ok(frame.map_trailers(headers::safe_trailers))
+    }
+}
+
+trait MapTrailers {
+    fn map_trailers(self, map: impl FnOnce(HeaderMap) -> HeaderMap) -> Self;
+}
+
+impl MapTrailers for Frame<Bytes> {
+    fn map_trailers(self, map: impl FnOnce(HeaderMap) -> HeaderMap) -> Self {
+        match self.into_trailers() {
+            Ok(trailers) => Self::trailers(map(trailers)),
+            Err(other) => other,
+        }
+    }
+}
+
+fn poll_gate(
+    upload: &Upload,
+    patience: &mut IdleTimer,
+    cx: &mut Context<'_>,
+) -> Poll<Result<(), UploadError>> {
+    if upload.gate.load(Ordering::Acquire) == WAITING {
+        upload.waker.register(cx.waker());
+        // Between the look and the registration the backend may have spoken.
+        if upload.gate.load(Ordering::Acquire) == WAITING {
+            ready!(patience.poll_expired(cx));
+            upload.admit();
+        }
+    }
+    Poll::Ready(match upload.gate.load(Ordering::Acquire) {
+        REFUSED => Err(UploadError::Refused),
+        _ => Ok(()),
+    })
+}
+
+impl http_body::Body for RequestBody {
+    type Data = Bytes;
+    type Error = UploadError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, UploadError>>> {
+        let this = self.get_mut();
+        let Some((body, upload)) = &mut this.inner else { return Poll::Ready(None) };
+        if let Err(refused) = ready!(poll_gate(upload, &mut this.patience, cx)) {
+            return Poll::Ready(Some(Err(refused)));
+        }
+        match Pin::new(&mut *body).poll_frame(cx) {
+            Poll::Ready(Some(Ok(frame))) => {
+                this.idle.moved();
+                upload.note(false, frame.is_trailers() || body.is_end_stream());
+                Poll::Ready(Some(this.checked(frame)))
+            }
+            Poll::Ready(Some(Err(error))) => Poll::Ready(Some(Err(UploadError::Client(error)))),
+            Poll::Ready(None) => {
+                upload.note(false, true);
+                Poll::Ready(None)
+            }
+            Poll::Pending => {
+                upload.wants_client.store(true, Ordering::Relaxed);
+                upload.arrival.starve(cx.waker());
+                ready!(this.idle.poll_expired(cx));
+                Poll::Ready(Some(Err(UploadError::Stalled)))
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.inner.as_ref().is_none_or(|(body, _)| body.is_end_stream())
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.inner.as_ref().map_or_else(|| SizeHint::with_exact(0), |(body, _)| body.size_hint())
+    }
+}
