@@ -14,6 +14,7 @@
 //! Who may import whom is a table in `ARCHITECTURE.md`, held by a test.
 
 pub mod bus;
+pub mod hub;
 pub mod observability;
 pub mod proxy;
 pub mod settings;

@@ -1,0 +1,297 @@
+//! What one client is given of an inbox: the join, the replay, the live messages, and the holes between.
+//!
+//! Walk: a [`Delivery`] begins by joining (subscribe, wait until that is sure, read the inbox), while the
+//! seat's outbox keeps what comes; the first answer is the welcome. Then the messages that were read are
+//! given, then the outbox, each held against the [`Cursor`]; where that asks for it, the inbox is read
+//! again and the outbox waits.
+//!
+//! Invariants: nothing is given before the welcome; one read at a time; while a read has to wait (the bus
+//! is away), live messages that do not follow are passed over, since the read will bring them.
+
+use std::collections::VecDeque;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::time::Instant;
+use tokio_tungstenite::tungstenite::Utf8Bytes;
+
+use super::Place;
+use super::cursor::{Cursor, Judgement, Verdict};
+use super::outbox::{Item, Released};
+use super::protocol::outgoing;
+use super::relay::{self, Read, Replay, Seq, Subscription};
+
+/// A read that failed is tried again after this time and up to as much again, if no notice comes first; the
+/// time doubles with each failure, so that a bus that is away for long is not asked by everybody all the time.
+const RETRY: Duration = Duration::from_millis(100);
+/// … up to about five seconds.
+const DOUBLINGS: u8 = 5;
+
+/// For this long after a read, the live path may still bring what was read.
+const OVERLAP: Duration = Duration::from_secs(5);
+
+/// After an interruption, all users of the process read their inboxes at this rate, spread at random.
+const READS_A_SECOND: f64 = 20_000.0;
+/// … unless so few are here that it is a matter of milliseconds.
+const FEW_USERS: usize = 500;
+
+/// The way from the inbox to one socket.
+pub(super) struct Delivery {
+    cursor: Cursor,
+    phase: Phase,
+    reading: Option<Pin<Box<dyn Future<Output = Read> + Send>>>,
+    /// What a read brought to tell, and is not given yet.
+    announced: Option<Utf8Bytes>,
+    /// A read is due then; until it is done, live messages that do not follow are passed over.
+    read_at: Option<Instant>,
+    /// Reads that failed in a row, counted up to [`DOUBLINGS`].
+    failures: u8,
+    /// When the last read was done.
+    read_done: Instant,
+    /// Held for the life of the socket.
+    subscription: Option<Subscription>,
+    /// What was read and is not given yet.
+    replay: std::vec::IntoIter<(Seq, Bytes)>,
+    /// What was taken from the outbox and is not given yet.
+    batch: VecDeque<Item>,
+    released: Released,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    /// Before the welcome.
+    Joining,
+    /// Welcomed without a position, since the bus was away.
+    Blind,
+    Live,
+}
+
+/// One frame for the client.
+#[derive(Debug)]
+pub(super) struct Given {
+    pub(super) frame: Utf8Bytes,
+    /// It is a message; a [`Given`] that is not is a notice of the hub's or another user's.
+    pub(super) message: bool,
+    /// When the sender's hub took it, in milliseconds since the Unix epoch; of a sample.
+    pub(super) taken_ms: Option<u64>,
+}
+
+impl Given {
+    pub(super) fn notice(frame: Utf8Bytes) -> Self {
+        Self { frame, message: false, taken_ms: None }
+    }
+}
+
+impl Delivery {
+    /// Begins the join of `place`.
+    pub(super) fn new(cursor: Cursor, place: &Place, now: Instant) -> Self {
+        let join = place.hub.relay.join(&place.user, cursor.wants());
+        Self {
+            cursor,
+            phase: Phase::Joining,
+            reading: Some(Box::pin(join)),
+            announced: None,
+            read_at: None,
+            failures: 0,
+            read_done: now,
+            subscription: None,
+            replay: Vec::new().into_iter(),
+            batch: VecDeque::new(),
+            released: Released::default(),
+        }
+    }
+
+    /// Whether the welcome was given.
+    pub(super) fn has_joined(&self) -> bool {
+        self.phase != Phase::Joining
+    }
+
+    /// When [`Delivery::wake`] has something to do.
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        self.read_at
+    }
+
+    /// Begins the read that is due.
+    pub(super) fn wake(&mut self, place: &Place, now: Instant) {
+        if self.read_at.is_some_and(|read_at| read_at <= now) {
+            self.read(place, self.cursor.wants());
+        }
+    }
+
+    /// Takes what a read brought. To be called whenever the task runs, also while nothing can be written: an
+    /// answer that nobody takes would hold one of the few places of the bus.
+    pub(super) fn advance(&mut self, place: &Place, now: Instant, cx: &mut Context<'_>) {
+        while let Some(reading) = &mut self.reading {
+            let Poll::Ready(read) = reading.as_mut().poll(cx) else { return };
+            self.reading = None;
+            self.announced = self.was_read(read, place, now);
+        }
+    }
+
+    /// Lets go of a read under way: the socket is about to close.
+    pub(super) fn stop_reading(&mut self) {
+        self.reading = None;
+        self.read_at = None;
+    }
+
+    /// The next frame, where there is one. Otherwise the task is woken when there may be one: the caller has
+    /// registered with the outbox.
+    pub(super) fn next(
+        &mut self,
+        place: &Place,
+        now: Instant,
+        cx: &mut Context<'_>,
+    ) -> Option<Given> {
+        loop {
+            if let Some(frame) = self.announced.take() {
+                return Some(Given::notice(frame));
+            }
+            if self.reading.is_some() || !self.has_joined() {
+                return None;
+            }
+            let given = self.replayed(place).or_else(|| self.queued(place, now));
+            if given.is_some() || self.reading.is_none() {
+                return given;
+            }
+            self.advance(place, now, cx);
+        }
+    }
+
+    /// Gives the places of what was written back.
+    pub(super) fn release(&mut self, place: &Place) {
+        place.seat.outbox.release(&mut self.released);
+    }
+
+    /// Gives the memory of empty queues back.
+    pub(super) fn shrink(&mut self, place: &Place) {
+        self.release(place);
+        if self.batch.is_empty() {
+            self.batch = VecDeque::new();
+        }
+        place.seat.outbox.shrink();
+    }
+
+    fn read(&mut self, place: &Place, from: Seq) {
+        self.read_at = None;
+        self.reading = Some(Box::pin(place.hub.relay.read(&place.user, from)));
+    }
+
+    /// Takes what a read brought; gives the frame that tells the client of it.
+    fn was_read(&mut self, read: Read, place: &Place, now: Instant) -> Option<Utf8Bytes> {
+        if read.subscription.is_some() {
+            self.subscription = read.subscription;
+        }
+        match read.replay {
+            Ok(replay) => self.judged(read.from, replay, place, now),
+            Err(error) => {
+                tracing::debug!(target: "Hub", "inbox of user={} not read: {error}", place.user);
+                let pause = RETRY * (1 << self.failures);
+                self.failures = DOUBLINGS.min(self.failures + 1);
+                self.read_at = Some(now + pause.mul_f64(1.0 + fastrand::f64()));
+                if self.has_joined() {
+                    return None;
+                }
+                self.phase = Phase::Blind;
+                Some(welcome(place, ("", 0), false))
+            }
+        }
+    }
+
+    fn judged(
+        &mut self,
+        from: Seq,
+        replay: Replay,
+        place: &Place,
+        now: Instant,
+    ) -> Option<Utf8Bytes> {
+        self.failures = 0;
+        let judgement = self.cursor.judge(from, &replay);
+        if judgement == Judgement::ReadAll {
+            self.read(place, 0);
+            return None;
+        }
+        self.replay = replay.messages.into_iter();
+        self.read_done = now;
+        let position = (self.cursor.epoch(), self.cursor.position());
+        let frame = match (self.phase, judgement) {
+            (Phase::Joining, _) => Some(welcome(place, position, judgement == Judgement::Continue)),
+            (Phase::Live, Judgement::Continue) => None,
+            (Phase::Live | Phase::Blind, _) => {
+                place.region.metrics.resets.inc();
+                Some(outgoing::reset(position.0, position.1))
+            }
+        };
+        self.phase = Phase::Live;
+        frame
+    }
+
+    /// The next of the messages that were read.
+    fn replayed(&mut self, place: &Place) -> Option<Given> {
+        for (seq, payload) in self.replay.by_ref() {
+            self.cursor.gave(seq);
+            if let Some(frame) = relay::text(&place.user, payload) {
+                return Some(Given { frame, message: true, taken_ms: None });
+            }
+        }
+        // The iterator would keep its memory for the life of the socket.
+        self.replay = Vec::new().into_iter();
+        None
+    }
+
+    /// The next of what came live; nothing also where a read was begun.
+    fn queued(&mut self, place: &Place, now: Instant) -> Option<Given> {
+        loop {
+            if self.batch.is_empty() {
+                self.release(place);
+                place.seat.outbox.take(&mut self.batch);
+            }
+            let item = self.batch.pop_front()?;
+            self.released.add(&item);
+            match item {
+                Item::Signal(frame) => return Some(Given::notice(frame)),
+                Item::Gap => {
+                    self.cursor.interrupted();
+                    self.interrupted(place, now);
+                }
+                Item::Message { seq, taken_ms, frame } => {
+                    let settled = now.saturating_duration_since(self.read_done) > OVERLAP;
+                    match self.cursor.live(seq, settled) {
+                        Verdict::Next => {
+                            self.cursor.gave(seq);
+                            return Some(Given { frame, message: true, taken_ms });
+                        }
+                        Verdict::Seen => {}
+                        // The read that is due will bring it.
+                        Verdict::Read if self.read_at.is_some() => {}
+                        Verdict::Read => self.read(place, self.cursor.wants()),
+                    }
+                }
+            }
+            if self.reading.is_some() {
+                return None;
+            }
+        }
+    }
+
+    /// Reads the inbox after an interruption of the live path: soon, and not with all others at once.
+    fn interrupted(&mut self, place: &Place, now: Instant) {
+        let users = place.hub.registry.users();
+        if users <= FEW_USERS {
+            self.read(place, self.cursor.wants());
+        } else {
+            #[expect(clippy::cast_precision_loss, reason = "a rough measure of a crowd")]
+            let spread = users as f64 / READS_A_SECOND;
+            self.read_at = Some(now + Duration::from_secs_f64(spread * fastrand::f64()));
+        }
+    }
+}
+
+fn welcome(place: &Place, position: (&str, Seq), resumed: bool) -> Utf8Bytes {
+    let region = place.region.name.as_str();
+    outgoing::welcome(&place.user, region, position, resumed, place.hub.limits.terms)
+}
+
+#[cfg(test)]
+mod tests;

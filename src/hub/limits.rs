@@ -1,0 +1,204 @@
+//! The budgets of one seat, as pure arithmetic on the time since it was taken.
+//!
+//! All budgets (messages a second, errors forgiven, refusals borne) are the same virtual schedule: each
+//! event books one interval, and is refused when the bookings run further ahead than the burst allows. That is a
+//! token bucket in one word of memory, with no timer that refills it.
+
+use std::num::NonZeroU32;
+use std::time::Duration;
+
+use crate::settings::HubSettings;
+
+/// One error frame is forgiven after this time.
+const FORGIVEN_AFTER: Duration = Duration::from_secs(10);
+
+/// Refusals for the rate that every client may cause at once: one that sends what it has saved up, or does
+/// not know the rate, is told frame by frame, and stays.
+const LEAST_REFUSED: u32 = 1_000;
+
+/// … or as many bursts, where the setting allows more than that at once.
+const BURSTS_REFUSED: u32 = 5;
+
+/// How often something may happen, and how many times at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Rate {
+    /// Nanoseconds that one event books.
+    interval: u64,
+    /// Nanoseconds that bookings may run ahead of the clock before one more is refused.
+    ahead: u64,
+}
+
+impl Rate {
+    /// One event in each `interval` in the long run, `burst` at once.
+    pub(super) fn new(interval: Duration, burst: NonZeroU32) -> Self {
+        let interval = nanoseconds(interval).max(1);
+        Self { interval, ahead: interval.saturating_mul(u64::from(burst.get()) - 1) }
+    }
+
+    /// `count` events a second in the long run, `burst` at once.
+    pub(super) fn per_second(count: NonZeroU32, burst: NonZeroU32) -> Self {
+        Self::new(Duration::from_secs(1) / count.get(), burst)
+    }
+}
+
+/// The rates that every seat of the process is held to.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Rates {
+    pub(super) messages: Rate,
+    pub(super) bad_frames: Rate,
+    /// Frames over `messages`, each answered with an error; past this they are a flood, and the seat is
+    /// closed. Not counted from one accepted frame to the next: at 100 a second a flood of
+    /// 50,000 has one accepted in every 500, and would never end.
+    pub(super) refusals: Rate,
+}
+
+impl Rates {
+    pub(super) fn new(settings: &HubSettings) -> Self {
+        let burst = settings.message_burst;
+        let refused = LEAST_REFUSED.max(burst.get().saturating_mul(BURSTS_REFUSED));
+        let refused = NonZeroU32::new(refused).unwrap_or(burst);
+        Self {
+            messages: Rate::per_second(settings.messages_per_second, settings.message_burst),
+            bad_frames: Rate::new(FORGIVEN_AFTER, settings.max_bad_frames),
+            refusals: Rate::per_second(refused, refused),
+        }
+    }
+}
+
+/// What one seat has used of a [`Rate`].
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Budget {
+    /// The time since the seat was taken, in nanoseconds, up to which events are booked.
+    booked: u64,
+}
+
+impl Budget {
+    /// Books one event at `now` (since the seat was taken); false, and nothing booked, when it is over
+    /// the rate.
+    pub(super) fn take(&mut self, rate: &Rate, now: Duration) -> bool {
+        let now = nanoseconds(now);
+        if self.booked > now.saturating_add(rate.ahead) {
+            return false;
+        }
+        self.booked = self.booked.max(now).saturating_add(rate.interval);
+        true
+    }
+}
+
+fn nanoseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn nz(value: u32) -> NonZeroU32 {
+        NonZeroU32::new(value).unwrap()
+    }
+
+    #[test]
+    fn a_burst_passes_and_then_the_rate_counts() {
+        let rate = Rate::per_second(nz(10), nz(5));
+        let mut budget = Budget::default();
+        let start = Duration::from_secs(3);
+        for _ in 0..5 {
+            assert!(budget.take(&rate, start));
+        }
+        assert!(!budget.take(&rate, start));
+        assert!(!budget.take(&rate, start + Duration::from_millis(99)));
+        assert!(budget.take(&rate, start + Duration::from_millis(100)));
+        assert!(!budget.take(&rate, start + Duration::from_millis(100)));
+    }
+
+    #[test]
+    fn time_forgives_up_to_the_burst_and_no_more() {
+        let rate = Rate::new(Duration::from_secs(10), nz(3));
+        let mut budget = Budget::default();
+        for _ in 0..3 {
+            assert!(budget.take(&rate, Duration::ZERO));
+        }
+        assert!(!budget.take(&rate, Duration::ZERO));
+        let later = Duration::from_hours(1);
+        for _ in 0..3 {
+            assert!(budget.take(&rate, later));
+        }
+        assert!(!budget.take(&rate, later));
+    }
+
+    /// What a seat has used, and the moment.
+    #[derive(Default)]
+    struct Sender {
+        messages: Budget,
+        refusals: Budget,
+        now: Duration,
+        refused: u32,
+    }
+
+    impl Sender {
+        /// Sends one frame; whether it was accepted, or nothing when the seat is closed.
+        fn send(&mut self, rates: &Rates) -> Option<bool> {
+            let accepted = self.messages.take(&rates.messages, self.now);
+            self.refused += u32::from(!accepted);
+            (accepted || self.refusals.take(&rates.refusals, self.now)).then_some(accepted)
+        }
+    }
+
+    #[test]
+    fn a_flood_is_ended_though_some_of_it_is_accepted() {
+        let rates = Rates::new(&HubSettings::default());
+        let mut sender = Sender::default();
+        while sender.send(&rates).is_some() {
+            sender.now += Duration::from_micros(20);
+            assert!(sender.refused < 1_100, "still open at {:?}", sender.now);
+        }
+        assert!(sender.refused > 1_000);
+    }
+
+    #[test]
+    fn who_sends_a_thousand_at_once_and_what_is_refused_again_gets_all_through() {
+        let rates = Rates::new(&HubSettings::default());
+        let mut sender = Sender::default();
+        let mut left = 1_000;
+        while left > 0 {
+            let accepted = (0..left).filter(|_| sender.send(&rates).expect("it stays open"));
+            left -= accepted.count();
+            sender.now += Duration::from_secs(1);
+        }
+        assert!(sender.now < Duration::from_secs(12), "{:?}", sender.now);
+    }
+
+    #[test]
+    fn a_greater_burst_bears_more_refusals() {
+        for (burst, most) in [(1, 1_000), (200, 1_000), (201, 1_005), (2_000, 10_000)] {
+            let settings = HubSettings { message_burst: nz(burst), ..HubSettings::default() };
+            let rates = Rates::new(&settings);
+            let mut sender = Sender::default();
+            while sender.send(&rates).is_some() {}
+            assert_eq!(sender.refused, most + 1, "at a burst of {burst}");
+        }
+    }
+
+    proptest! {
+        /// Whatever the moments, no window holds more than its rate and one burst.
+        #[test]
+        fn never_more_than_rate_and_burst(
+            steps in proptest::collection::vec(0_u64..200, 1..300),
+            per_second in 1_u32..50,
+            burst in 1_u32..20,
+        ) {
+            let rate = Rate::per_second(nz(per_second), nz(burst));
+            let mut budget = Budget::default();
+            let mut now = Duration::ZERO;
+            let mut passed = 0_u128;
+            for step in steps {
+                now += Duration::from_millis(step);
+                passed += u128::from(budget.take(&rate, now));
+            }
+            let most = u128::from(burst) + now.as_millis() * u128::from(per_second) / 1_000 + 1;
+            prop_assert!(passed <= most, "{passed} passed, at most {most} may");
+        }
+    }
+}

@@ -1,0 +1,272 @@
+//! Chat sockets: who may come in, one session each, and what they are given.
+//!
+//! Walk: the edge asks [`Hub::admit`] before it answers 101; then it hands the socket to [`Hub::serve`],
+//! which runs its [`session`] to the end. A session reads frames ([`protocol`]), holds them to its budgets
+//! ([`limits`]), and publishes through the [`relay`]; what the bus delivers goes by the [`registry`] into
+//! the [`outbox`] of every seat, and from there, in the order of the [`cursor`], to the socket.
+//!
+//! Invariants: a socket is counted before its handshake is answered and until it is gone; only `relay`
+//! names the bus; nothing here waits or grows without a bound.
+//! Absent on purpose: listeners and HTTP answers (`edge`); authentication and presence.
+
+mod cursor;
+mod delivery;
+mod ending;
+mod handshake;
+mod heartbeat;
+mod limits;
+mod metrics;
+mod outbox;
+mod protocol;
+mod registry;
+mod relay;
+mod sending;
+mod session;
+#[cfg(test)]
+mod tests;
+
+use std::borrow::Cow;
+use std::collections::HashMap;
+use std::fmt;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::HeaderValue;
+use http::request::Parts;
+use tokio::io::{AsyncRead, AsyncWrite};
+
+use self::cursor::Cursor;
+use self::handshake::Query;
+pub use self::handshake::{Refusal, UserFault};
+use self::limits::Rates;
+use self::metrics::{Families, Metrics};
+use self::outbox::Bounds;
+use self::protocol::outgoing::Terms;
+use self::registry::{Registry, Seat};
+use self::relay::{Bus, Relay};
+use crate::observability;
+use crate::settings::{HubSettings, RegionName};
+use crate::shutdown::{Drain, Socket};
+
+/// Every chat socket of the process. Regions share the users: one who is connected in two has two seats.
+pub struct Hub {
+    regions: HashMap<RegionName, Arc<Region>>,
+    registry: Arc<Registry>,
+    relay: Relay,
+    drain: Drain,
+    sockets: AtomicUsize,
+    limits: Limits,
+    allowed_origins: Vec<String>,
+}
+
+/// What every session of the process is held to.
+#[derive(Clone, Copy, Debug)]
+struct Limits {
+    rates: Rates,
+    terms: Terms,
+    pong_timeout: Duration,
+    max_connections: usize,
+    max_connections_per_user: usize,
+    /// One frame that fits the reader's queue also fits his write buffer.
+    max_outbox_bytes: usize,
+}
+
+/// One region hosted here.
+#[derive(Debug)]
+struct Region {
+    name: RegionName,
+    sockets: AtomicUsize,
+    metrics: Metrics,
+}
+
+/// How much is open.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Snapshot {
+    /// Users with at least one socket, over all regions.
+    pub users: usize,
+    /// Sockets over all regions.
+    pub sockets: usize,
+    /// Sockets of each region, by name.
+    pub regions: Vec<(RegionName, usize)>,
+}
+
+/// A request that may become a socket: it is counted from now on, until it is served or dropped.
+#[derive(Debug)]
+pub struct Admission {
+    place: Place,
+    cursor: Cursor,
+    accept_key: HeaderValue,
+    path: Cow<'static, str>,
+}
+
+impl Admission {
+    /// The value of `Sec-WebSocket-Accept` (RFC 6455, 4.2.2).
+    pub fn accept_key(&self) -> HeaderValue {
+        self.accept_key.clone()
+    }
+}
+
+/// One socket as the hub counts it; dropped, the seat is free.
+struct Place {
+    hub: Arc<Hub>,
+    region: Arc<Region>,
+    user: Arc<str>,
+    seat: Arc<Seat>,
+    _socket: Socket,
+}
+
+impl Hub {
+    /// A hub for `regions`, joined to `bus`.
+    pub fn new(
+        settings: &HubSettings,
+        regions: &[RegionName],
+        bus: Bus,
+        drain: Drain,
+        registry: &mut observability::Registry,
+    ) -> Arc<Self> {
+        let families = Families::new(registry);
+        let region = |name: &RegionName| {
+            let metrics = families.region(name);
+            let region = Region { name: name.clone(), sockets: AtomicUsize::new(0), metrics };
+            (name.clone(), Arc::new(region))
+        };
+        let users = Arc::new(Registry::new(Bounds::new(settings)));
+        Arc::new(Self {
+            regions: regions.iter().map(region).collect(),
+            relay: Relay::new(bus, users.clone()),
+            registry: users,
+            drain,
+            sockets: AtomicUsize::new(0),
+            limits: Limits::new(settings),
+            allowed_origins: settings.allowed_origins.clone(),
+        })
+    }
+
+    /// Whether this process is where sockets of `region` go.
+    pub fn hosts(&self, region: &str) -> bool {
+        self.regions.contains_key(region)
+    }
+
+    /// Decides on a handshake before it is answered, and counts the socket from here on.
+    ///
+    /// # Errors
+    /// The first reason against it. A region that is not hosted here is [`Refusal::Overloaded`].
+    pub fn admit(
+        self: &Arc<Self>,
+        region: &RegionName,
+        request: &Parts,
+        client: IpAddr,
+    ) -> Result<Admission, Refusal> {
+        if self.drain.is_draining() {
+            return Err(Refusal::Draining);
+        }
+        let accept_key = handshake::upgrade(request)?;
+        let query =
+            Query::parse(request.uri.query().unwrap_or_default()).map_err(Refusal::UserInvalid)?;
+        if !handshake::origin_allowed(&request.headers, &self.allowed_origins) {
+            return Err(Refusal::OriginForbidden);
+        }
+        let place = self.place(region, &query.user)?;
+        tracing::debug!(target: "Hub", "admitted user={} region={region} client={client}", query.user);
+        let path = match request.uri.path() {
+            "/" => Cow::Borrowed("/"),
+            "/ws" => Cow::Borrowed("/ws"),
+            other => Cow::Owned(other.to_owned()),
+        };
+        Ok(Admission { place, cursor: query.cursor, accept_key, path })
+    }
+
+    fn place(self: &Arc<Self>, region: &RegionName, user: &str) -> Result<Place, Refusal> {
+        let region = self.regions.get(region).ok_or(Refusal::Overloaded)?;
+        let socket = self.drain.socket();
+        let open = self.sockets.fetch_add(1, Ordering::Relaxed);
+        let seat = if open < self.limits.max_connections {
+            self.registry
+                .take_seat(user, self.limits.max_connections_per_user)
+                .ok_or(Refusal::TooManyConnections)
+        } else {
+            Err(Refusal::Overloaded)
+        };
+        let (user, seat) = match seat {
+            Ok(seat) => seat,
+            Err(refusal) => {
+                self.sockets.fetch_sub(1, Ordering::Relaxed);
+                return Err(refusal);
+            }
+        };
+        region.sockets.fetch_add(1, Ordering::Relaxed);
+        region.metrics.sockets.inc();
+        Ok(Place { hub: self.clone(), region: region.clone(), user, seat, _socket: socket })
+    }
+
+    /// The whole life of an admitted socket, whose 101 is answered. `already_read` came behind the
+    /// request. Ends when the socket is gone, and soon after the drain cuts.
+    pub fn serve<S>(
+        self: Arc<Self>,
+        admission: Admission,
+        socket: S,
+        already_read: Bytes,
+    ) -> impl Future<Output = ()> + Send + use<S>
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        // The admission holds a hub of its own.
+        drop(self);
+        session::run(admission, socket, already_read)
+    }
+
+    /// How much is open now.
+    pub fn snapshot(&self) -> Snapshot {
+        let mut regions: Vec<_> = self
+            .regions
+            .values()
+            .map(|region| (region.name.clone(), region.sockets.load(Ordering::Relaxed)))
+            .collect();
+        regions.sort();
+        Snapshot {
+            users: self.registry.users(),
+            sockets: self.sockets.load(Ordering::Relaxed),
+            regions,
+        }
+    }
+}
+
+impl Limits {
+    fn new(settings: &HubSettings) -> Self {
+        Self {
+            rates: Rates::new(settings),
+            terms: Terms {
+                ping_interval: settings.ping_interval,
+                max_text_bytes: settings.max_text_bytes.get(),
+            },
+            pong_timeout: settings.pong_timeout,
+            max_connections: settings.max_connections.get(),
+            max_connections_per_user: settings.max_connections_per_user.get(),
+            max_outbox_bytes: settings.outbox_bytes.get(),
+        }
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.hub.registry.leave(&self.user, &self.seat);
+        self.hub.sockets.fetch_sub(1, Ordering::Relaxed);
+        self.region.sockets.fetch_sub(1, Ordering::Relaxed);
+        self.region.metrics.sockets.dec();
+    }
+}
+
+impl fmt::Debug for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Place(user {}, region {})", self.user, self.region.name)
+    }
+}
+
+impl fmt::Debug for Hub {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Hub").field("snapshot", &self.snapshot()).finish_non_exhaustive()
+    }
+}

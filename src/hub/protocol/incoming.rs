@@ -1,0 +1,273 @@
+//! What clients send: text in, a checked frame or one fault out.
+//!
+//! Fields are first taken as raw JSON, so that a frame with one wrong field still yields its `id` for the
+//! error, and so that `text` and `data` go on in the bytes they came in. Of a field that is repeated the
+//! last one counts, as with the common parsers.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use serde::Deserialize;
+use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
+use serde_json::value::RawValue;
+
+use super::{Code, is_id, is_user};
+
+/// How deep `data` may be nested: the whole frame is then as deep as parsers that stop at 128 levels still
+/// read. One that a recipient cannot read would come back to him with each resume.
+const MAX_DEPTH: usize = 126;
+
+/// A frame that may be acted on.
+#[derive(Debug, PartialEq, Eq)]
+pub(in crate::hub) enum ClientFrame<'a> {
+    Message(Draft<'a>),
+    Typing { to: Cow<'a, str> },
+    Ping,
+}
+
+/// A message that one user wants to send; every part within its bounds.
+#[derive(Debug, PartialEq, Eq)]
+pub(in crate::hub) struct Draft<'a> {
+    pub(in crate::hub) to: Cow<'a, str>,
+    pub(in crate::hub) id: Option<Cow<'a, str>>,
+    /// A JSON string, quotes and escapes as the sender wrote them.
+    pub(in crate::hub) text: Option<&'a str>,
+    /// Any JSON value.
+    pub(in crate::hub) data: Option<&'a str>,
+}
+
+/// Why a frame is answered with an error.
+#[derive(Debug, PartialEq, Eq)]
+pub(in crate::hub) struct Fault<'a> {
+    pub(in crate::hub) code: Code,
+    /// What the sender should do; needs no escape in JSON.
+    pub(in crate::hub) advice: &'static str,
+    /// The frame's valid id, where it had one.
+    pub(in crate::hub) id: Option<Cow<'a, str>>,
+}
+
+/// A [`Fault`] before the frame's id is known.
+#[derive(Clone, Copy)]
+struct Flaw {
+    code: Code,
+    advice: &'static str,
+}
+
+/// JSON by its grammar (RFC 8259, 8.2), and no text that could be handed on.
+const LONE_SURROGATE: Flaw = Flaw {
+    code: Code::BadFrame,
+    advice: "a string holds one half of a surrogate pair, which is no character",
+};
+
+const TOO_DEEP: Flaw =
+    Flaw { code: Code::BadFrame, advice: "data may be nested at most 126 levels deep" };
+
+impl From<Code> for Flaw {
+    fn from(code: Code) -> Self {
+        Self { code, advice: code.advice() }
+    }
+}
+
+/// The fields of all frames, `null` as any other value.
+#[derive(Default)]
+struct Fields<'a> {
+    kind: Option<&'a RawValue>,
+    to: Option<&'a RawValue>,
+    id: Option<&'a RawValue>,
+    text: Option<&'a RawValue>,
+    data: Option<&'a RawValue>,
+}
+
+#[derive(Deserialize)]
+#[serde(field_identifier, rename_all = "lowercase")]
+enum Name {
+    Type,
+    To,
+    Id,
+    Text,
+    Data,
+    #[serde(other)]
+    Other,
+}
+
+impl<'de> Deserialize<'de> for Fields<'de> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(FieldsVisitor)
+    }
+}
+
+struct FieldsVisitor;
+
+impl<'de> Visitor<'de> for FieldsVisitor {
+    type Value = Fields<'de>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+        let mut fields = Fields::default();
+        while let Some(name) = map.next_key()? {
+            let field = match name {
+                Name::Type => &mut fields.kind,
+                Name::To => &mut fields.to,
+                Name::Id => &mut fields.id,
+                Name::Text => &mut fields.text,
+                Name::Data => &mut fields.data,
+                Name::Other => {
+                    let _: IgnoredAny = map.next_value()?;
+                    continue;
+                }
+            };
+            *field = Some(map.next_value()?);
+        }
+        Ok(fields)
+    }
+}
+
+/// Reads one text frame. `max_text` bounds `text` (decoded) and `data` (as written) together, in bytes.
+pub(in crate::hub) fn parse(frame: &str, max_text: usize) -> Result<ClientFrame<'_>, Fault<'_>> {
+    let fields: Fields<'_> = serde_json::from_str(frame).map_err(|_unread| unread(frame))?;
+    let id = fields.id.map(string).transpose();
+    let (id, id_is_valid) = match id {
+        Ok(None) => (None, true),
+        Ok(Some(id)) if is_id(&id) => (Some(id), true),
+        Ok(Some(_)) | Err(_) => (None, false),
+    };
+    match checked(&fields, id_is_valid, max_text) {
+        Ok(Checked::Message { to, text, data }) => {
+            Ok(ClientFrame::Message(Draft { to, id, text, data }))
+        }
+        Ok(Checked::Typing { to }) => Ok(ClientFrame::Typing { to }),
+        Ok(Checked::Ping) => Ok(ClientFrame::Ping),
+        Err(Flaw { code, advice }) => Err(Fault { code, advice, id }),
+    }
+}
+
+/// What is wrong with a frame that is no object of fields.
+#[cold]
+fn unread(frame: &str) -> Fault<'_> {
+    let Flaw { code, advice } = if serde_json::from_str::<&RawValue>(frame).is_err() {
+        Code::BadJson.into()
+    } else if frame.trim_start().starts_with('{') {
+        // The grammar does not ask what a name means, and only a name was more than copied.
+        LONE_SURROGATE
+    } else {
+        Code::BadFrame.into()
+    };
+    Fault { code, advice, id: None }
+}
+
+/// A frame without its id, which errors need as well.
+enum Checked<'a> {
+    Message { to: Cow<'a, str>, text: Option<&'a str>, data: Option<&'a str> },
+    Typing { to: Cow<'a, str> },
+    Ping,
+}
+
+fn checked<'a>(
+    fields: &Fields<'a>,
+    id_is_valid: bool,
+    max_text: usize,
+) -> Result<Checked<'a>, Flaw> {
+    let kind = string(fields.kind.ok_or(Code::BadFrame)?)?;
+    match kind.as_ref() {
+        "message" => {
+            let to = user(fields.to)?;
+            if !id_is_valid {
+                return Err(Code::IdInvalid.into());
+            }
+            let (text, data) = content(fields.text, fields.data, max_text)?;
+            Ok(Checked::Message { to, text, data })
+        }
+        "typing" => Ok(Checked::Typing { to: user(fields.to)? }),
+        "ping" => Ok(Checked::Ping),
+        _ => Err(Code::UnknownType.into()),
+    }
+}
+
+/// The text of a JSON string; without a copy where nothing in it is escaped.
+fn string(raw: &RawValue) -> Result<Cow<'_, str>, Flaw> {
+    let inner = raw.get().strip_prefix('"').and_then(|rest| rest.strip_suffix('"'));
+    let inner = inner.ok_or(Code::BadFrame)?;
+    if !inner.contains('\\') {
+        return Ok(Cow::Borrowed(inner));
+    }
+    // All else that could fail was checked when the value was found.
+    serde_json::from_str(raw.get()).map(Cow::Owned).map_err(|_lone| LONE_SURROGATE)
+}
+
+fn user(raw: Option<&RawValue>) -> Result<Cow<'_, str>, Code> {
+    let user = string(raw.ok_or(Code::UserInvalid)?).map_err(|_no_string| Code::UserInvalid)?;
+    if is_user(&user) { Ok(user) } else { Err(Code::UserInvalid) }
+}
+
+type Content<'a> = (Option<&'a str>, Option<&'a str>);
+
+fn content<'a>(
+    text: Option<&'a RawValue>,
+    data: Option<&'a RawValue>,
+    max_text: usize,
+) -> Result<Content<'a>, Flaw> {
+    let text = text.filter(|text| text.get() != "null");
+    let decoded = text.map(string).transpose()?;
+    let text_bytes = decoded.map_or(0, |text| text.len());
+    let data = data.map(RawValue::get);
+    let data_bytes = data.map_or(0, str::len);
+    if text_bytes == 0 && data.is_none() {
+        return Err(Code::TextEmpty.into());
+    }
+    if text_bytes.saturating_add(data_bytes) > max_text {
+        return Err(Code::TextTooLong.into());
+    }
+    if data.is_some_and(is_too_deep) {
+        return Err(TOO_DEEP);
+    }
+    Ok((text.map(RawValue::get), data))
+}
+
+/// Whether the JSON value `json` is nested deeper than [`MAX_DEPTH`].
+fn is_too_deep(json: &str) -> bool {
+    // This settles it for nearly all.
+    if opening_brackets(json) <= MAX_DEPTH {
+        return false;
+    }
+    let mut depth = 0_usize;
+    let mut bytes = json.bytes();
+    while let Some(byte) = bytes.next() {
+        match byte {
+            b'[' | b'{' => {
+                depth += 1;
+                if depth > MAX_DEPTH {
+                    return true;
+                }
+            }
+            b']' | b'}' => depth = depth.saturating_sub(1),
+            b'"' => pass_string(&mut bytes),
+            _ => {}
+        }
+    }
+    false
+}
+
+/// Brackets that open something, and those in strings. In blocks whose count fits a byte, which the compiler
+/// turns into few instructions for many bytes.
+fn opening_brackets(json: &str) -> usize {
+    let opens = |byte: &u8| u8::from(matches!(byte, b'[' | b'{'));
+    let blocks = json.as_bytes().chunks(128);
+    blocks.map(|block| usize::from(block.iter().map(opens).sum::<u8>())).sum()
+}
+
+/// Goes on behind the string that has just begun.
+fn pass_string(bytes: &mut std::str::Bytes<'_>) {
+    while let Some(byte) = bytes.next() {
+        match byte {
+            b'"' => return,
+            b'\\' => drop(bytes.next()),
+            _ => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

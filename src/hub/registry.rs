@@ -1,0 +1,144 @@
+//! Users and their seats.
+//!
+//! The only file that names the map. Its guards lock a shard, so every method is plain (not async) and
+//! returns owned values or runs a short closure that does not come back here.
+//!
+//! Invariant: a user is here exactly as long as he has a seat.
+
+use std::sync::Arc;
+
+use dashmap::DashMap;
+use dashmap::mapref::entry::Entry;
+
+use super::outbox::{Bounds, Item, Outbox};
+
+/// One socket's place, from before its handshake is answered until it is gone.
+#[derive(Debug, Default)]
+pub(super) struct Seat {
+    pub(super) outbox: Outbox,
+}
+
+/// Who is connected to this process, by user.
+///
+/// Names are hashed with a random key: clients choose them.
+#[derive(Debug)]
+pub(super) struct Registry {
+    users: DashMap<Arc<str>, Vec<Arc<Seat>>>,
+    bounds: Bounds,
+}
+
+impl Registry {
+    pub(super) fn new(bounds: Bounds) -> Self {
+        Self { users: DashMap::new(), bounds }
+    }
+
+    /// Takes a seat for `user`, and gives the one name that all his seats share; nothing where he already
+    /// has `most`.
+    pub(super) fn take_seat(&self, user: &str, most: usize) -> Option<(Arc<str>, Arc<Seat>)> {
+        let seat = Arc::new(Seat::default());
+        match self.users.entry(Arc::from(user)) {
+            Entry::Vacant(entry) => {
+                let user = entry.key().clone();
+                entry.insert(vec![seat.clone()]);
+                Some((user, seat))
+            }
+            Entry::Occupied(mut entry) if entry.get().len() < most => {
+                entry.get_mut().push(seat.clone());
+                Some((entry.key().clone(), seat))
+            }
+            Entry::Occupied(_) => None,
+        }
+    }
+
+    pub(super) fn leave(&self, user: &Arc<str>, seat: &Arc<Seat>) {
+        if let Entry::Occupied(mut entry) = self.users.entry(user.clone()) {
+            entry.get_mut().retain(|taken| !Arc::ptr_eq(taken, seat));
+            if entry.get().is_empty() {
+                entry.remove();
+            }
+        }
+    }
+
+    /// Queues `item` for every seat of `user`; the last one gets the original.
+    pub(super) fn push(&self, user: &str, item: Item) {
+        let Some(seats) = self.users.get(user) else { return };
+        if let Some((last, others)) = seats.split_last() {
+            for seat in others {
+                seat.outbox.push(item.clone(), self.bounds);
+            }
+            last.outbox.push(item, self.bounds);
+        }
+    }
+
+    /// Queues `item` for every seat of every user.
+    pub(super) fn push_all(&self, item: &Item) {
+        for seats in &self.users {
+            for seat in seats.value() {
+                seat.outbox.push(item.clone(), self.bounds);
+            }
+        }
+    }
+
+    /// The seats of `user`.
+    #[cfg(test)]
+    pub(super) fn seats(&self, user: &str) -> Vec<Arc<Seat>> {
+        self.users.get(user).map(|seats| seats.clone()).unwrap_or_default()
+    }
+
+    /// How many users have a seat.
+    pub(super) fn users(&self) -> usize {
+        self.users.len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::VecDeque;
+
+    use super::*;
+
+    fn registry() -> Registry {
+        Registry::new(Bounds { items: 8, bytes: 1_000 })
+    }
+
+    fn waiting(seat: &Seat) -> usize {
+        let mut batch = VecDeque::new();
+        seat.outbox.take(&mut batch);
+        batch.len()
+    }
+
+    #[test]
+    fn every_seat_of_the_user_gets_it_and_nobody_else() {
+        let registry = registry();
+        let (_, first) = registry.take_seat("bob", 9).unwrap();
+        let (_, second) = registry.take_seat("bob", 9).unwrap();
+        let (_, other) = registry.take_seat("alice", 9).unwrap();
+        registry.push("bob", Item::Signal("x".into()));
+        registry.push("carol", Item::Signal("x".into()));
+        assert_eq!([&first, &second, &other].map(|seat| waiting(seat)), [1, 1, 0]);
+        registry.push_all(&Item::Gap);
+        assert_eq!([&first, &second, &other].map(|seat| waiting(seat)), [1, 1, 1]);
+    }
+
+    #[test]
+    fn seats_are_counted_and_given_back() {
+        let registry = registry();
+        let (user, first) = registry.take_seat("bob", 2).unwrap();
+        let (same, second) = registry.take_seat("bob", 2).unwrap();
+        assert!(Arc::ptr_eq(&user, &same), "one name for all seats");
+        assert!(registry.take_seat("bob", 2).is_none());
+        registry.leave(&user, &first);
+        assert!(registry.take_seat("bob", 2).is_some());
+        assert_eq!(registry.users(), 1);
+        registry.leave(&user, &second);
+        assert_eq!(registry.users(), 1);
+    }
+
+    #[test]
+    fn the_last_seat_takes_the_user_along() {
+        let registry = registry();
+        let (user, seat) = registry.take_seat("bob", 2).unwrap();
+        registry.leave(&user, &seat);
+        assert_eq!(registry.users(), 0);
+    }
+}

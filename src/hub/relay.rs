@@ -1,0 +1,125 @@
+//! Between the hub and the bus: the only file here that names the bus.
+//!
+//! Walk: a session subscribes, reads and publishes through a [`Relay`]; what the bus delivers comes in by
+//! [`Inward`], which finds the user's seats and queues the one shared frame for each.
+//!
+//! Invariants: [`Inward`] runs in the task that reads the bus, so it only checks, looks up and queues;
+//! a message's text is checked once a process, never once a reader.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use bytes::Bytes;
+use tokio_tungstenite::tungstenite::Utf8Bytes;
+
+use super::outbox::Item;
+use super::protocol::outgoing::{Outgoing, taken_at};
+use super::registry::Registry;
+pub(super) use crate::bus::{Bus, BusError, Epoch, Receipt, Replay, Seq, Subscription};
+use crate::bus::{Deliver, Envelope};
+
+/// The way of one message in so many is measured, from the sender's hub to each reader's socket.
+const MEASURED: u32 = 32;
+
+/// What a session may ask of the bus. Each answer is a future that owns what it needs.
+#[derive(Clone, Debug)]
+pub(super) struct Relay {
+    bus: Bus,
+}
+
+/// The answer to a join or a read.
+pub(super) struct Read {
+    /// The subscription that a join took.
+    pub(super) subscription: Option<Subscription>,
+    /// The position that was read after.
+    pub(super) from: Seq,
+    pub(super) replay: Result<Replay, BusError>,
+}
+
+impl Relay {
+    /// Joins the bus to the users of `registry`.
+    pub(super) fn new(bus: Bus, registry: Arc<Registry>) -> Self {
+        bus.attach(Arc::new(Inward { registry, count: AtomicU32::new(0) }));
+        Self { bus }
+    }
+
+    /// Subscribes at once; then, when it is sure that live messages come, reads the inbox after `from`.
+    pub(super) fn join(&self, user: &Arc<str>, from: Seq) -> impl Future<Output = Read> + use<> {
+        let (bus, user) = (self.bus.clone(), user.clone());
+        let subscription = bus.subscribe(&user);
+        async move {
+            let replay = match subscription.confirmed().await {
+                Ok(()) => bus.read(&user, from).await,
+                Err(error) => Err(error),
+            };
+            Read { subscription: Some(subscription), from, replay }
+        }
+    }
+
+    /// Reads the inbox after `from`.
+    pub(super) fn read(&self, user: &Arc<str>, from: Seq) -> impl Future<Output = Read> + use<> {
+        let (bus, user) = (self.bus.clone(), user.clone());
+        async move { Read { subscription: None, from, replay: bus.read(&user, from).await } }
+    }
+
+    /// Publishes `outgoing`, and gives it back with the answer.
+    pub(super) fn publish(
+        &self,
+        outgoing: Outgoing,
+        from: &Arc<str>,
+    ) -> impl Future<Output = Option<(Outgoing, Result<Receipt, BusError>)>> + use<> {
+        let (bus, from) = (self.bus.clone(), from.clone());
+        async move {
+            let envelope = Envelope {
+                to: outgoing.to(),
+                from: &from,
+                id: outgoing.id(),
+                at_ms: outgoing.at_ms,
+                head: outgoing.head(),
+                tail: outgoing.tail(),
+            };
+            let receipt = bus.publish(envelope).await;
+            Some((outgoing, receipt))
+        }
+    }
+
+    /// Publishes a passing frame; whether anyone hears it is nobody's concern.
+    pub(super) fn signal(&self, to: &str, frame: Utf8Bytes) -> impl Future<Output = ()> + use<> {
+        let (bus, to) = (self.bus.clone(), Box::<str>::from(to));
+        async move { drop(bus.signal(&to, frame.into()).await) }
+    }
+}
+
+/// What the bus calls.
+struct Inward {
+    registry: Arc<Registry>,
+    /// Messages so far, to measure one in [`MEASURED`].
+    count: AtomicU32,
+}
+
+impl Deliver for Inward {
+    fn message(&self, user: &str, seq: Seq, payload: Bytes) {
+        let measured = self.count.fetch_add(1, Ordering::Relaxed).is_multiple_of(MEASURED);
+        let taken_ms = if measured { taken_at(&payload) } else { None };
+        let Some(frame) = text(user, payload) else { return };
+        self.registry.push(user, Item::Message { seq, taken_ms, frame });
+    }
+
+    fn signal(&self, user: &str, payload: Bytes) {
+        let Some(frame) = text(user, payload) else { return };
+        self.registry.push(user, Item::Signal(frame));
+    }
+
+    fn gap(&self) {
+        self.registry.push_all(&Item::Gap);
+    }
+}
+
+/// A payload as the text of a frame. No hub publishes anything else, but others may write to the bus.
+pub(super) fn text(user: &str, payload: Bytes) -> Option<Utf8Bytes> {
+    let frame = Utf8Bytes::try_from(payload);
+    if frame.is_err() {
+        tracing::warn!(target: "Hub", "dropped a payload that is not UTF-8, for user={user}");
+    }
+    frame.ok()
+}

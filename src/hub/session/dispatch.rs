@@ -1,0 +1,126 @@
+//! What a client's frames give rise to: publishes, signals, answers, or the end.
+//!
+//! Invariants: a frame that is wrong is answered with one error and booked; one over the rate is answered
+//! too, and booked apart, since it was right; every publish is answered once.
+
+use std::task::{Context, Poll};
+
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::time::Instant;
+use tokio_tungstenite::tungstenite::Message;
+
+use super::super::ending::End;
+use super::super::protocol::incoming::{self, ClientFrame, Draft};
+use super::super::protocol::outgoing::{self, Outgoing};
+use super::super::protocol::{Close, Code};
+use super::super::sending::Sent;
+use super::{Session, now_ms};
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
+    pub(super) fn on_message(
+        &mut self,
+        message: Message,
+        cx: &mut Context<'_>,
+        now: Instant,
+    ) -> Result<(), End> {
+        self.heartbeat.heard();
+        match message {
+            Message::Text(text) => self.on_text(&text, cx, now),
+            Message::Binary(_) => Err(End::Server(Close::Binary)),
+            Message::Close(frame) => Err(End::by_client(frame.as_ref())),
+            Message::Ping(_) | Message::Pong(_) | Message::Frame(_) => Ok(()),
+        }
+    }
+
+    fn on_text(&mut self, text: &str, cx: &mut Context<'_>, now: Instant) -> Result<(), End> {
+        self.record.received += 1;
+        self.place().region.metrics.received.inc();
+        match incoming::parse(text, self.limits().terms.max_text_bytes) {
+            Ok(ClientFrame::Message(draft)) => {
+                if self.may_send(now) {
+                    self.publish(&draft, cx);
+                } else {
+                    self.refuse_over_rate(draft.id.as_deref(), now)?;
+                }
+            }
+            Ok(ClientFrame::Typing { to }) => {
+                if self.may_send(now) {
+                    let place = &self.record.place;
+                    let signal = place.hub.relay.signal(&to, outgoing::typing(&place.user));
+                    self.sending.begin(
+                        async move {
+                            signal.await;
+                            None
+                        },
+                        cx,
+                    );
+                } else {
+                    self.refuse_over_rate(None, now)?;
+                }
+            }
+            Ok(ClientFrame::Ping) => self.replies.push_back(outgoing::pong()),
+            Err(fault) => {
+                self.refuse_with(fault.code, fault.advice, fault.id.as_deref());
+                let rate = self.limits().rates.bad_frames;
+                if !self.bad_frames.take(&rate, now - self.record.since()) {
+                    return Err(End::Server(Close::Policy));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn may_send(&mut self, now: Instant) -> bool {
+        let rate = self.limits().rates.messages;
+        self.messages.take(&rate, now - self.record.since())
+    }
+
+    fn publish(&mut self, draft: &Draft<'_>, cx: &mut Context<'_>) {
+        let place = &self.record.place;
+        let outgoing = Outgoing::compose(draft, &place.user, place.region.name.as_str(), now_ms());
+        let publish = place.hub.relay.publish(outgoing, &place.user);
+        self.sending.begin(publish, cx);
+    }
+
+    /// Queues an acknowledgement or an error for every publish that is answered.
+    pub(super) fn collect_answers(&mut self, cx: &mut Context<'_>) {
+        while let Poll::Ready(sent) = self.sending.poll_next(cx) {
+            self.answer(sent);
+        }
+    }
+
+    pub(super) fn answer(&mut self, sent: Sent) {
+        match sent {
+            None => {}
+            Some((outgoing, Ok(receipt))) => {
+                self.place().region.metrics.acknowledged.inc();
+                self.replies.push_back(outgoing::ack(
+                    outgoing.id(),
+                    receipt.seq,
+                    receipt.at_ms,
+                    receipt.duplicate,
+                ));
+            }
+            Some((outgoing, Err(_))) => self.refuse(Code::BusUnavailable, Some(outgoing.id())),
+        }
+    }
+
+    fn refuse_over_rate(&mut self, id: Option<&str>, now: Instant) -> Result<(), End> {
+        self.refuse(Code::RateLimited, id);
+        let rate = self.limits().rates.refusals;
+        if self.refusals.take(&rate, now - self.record.since()) {
+            Ok(())
+        } else {
+            Err(End::Server(Close::Flood))
+        }
+    }
+
+    fn refuse(&mut self, code: Code, id: Option<&str>) {
+        self.refuse_with(code, code.advice(), id);
+    }
+
+    fn refuse_with(&mut self, code: Code, advice: &'static str, id: Option<&str>) {
+        self.place().region.metrics.error(code);
+        self.replies.push_back(outgoing::error(code, advice, id));
+    }
+}

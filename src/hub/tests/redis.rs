@@ -1,0 +1,141 @@
+//! Two hubs over a real Redis, which fails and comes back. In real time: every wait has a deadline.
+
+use std::time::Duration;
+
+use serde_json::json;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use super::harness::House;
+use crate::bus::redis_server::RedisServer;
+use crate::bus::{Bus, BusState};
+use crate::observability::Registry;
+use crate::settings::{BusSettings, HubSettings, RedisSettings, Secret};
+
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// A hub on a Redis bus at work.
+struct Node {
+    house: House,
+    stop: CancellationToken,
+    tasks: JoinSet<()>,
+}
+
+impl Node {
+    async fn start(redis: &RedisServer) -> Self {
+        let settings = BusSettings {
+            redis: RedisSettings {
+                url: Some(Secret::new(redis.url())),
+                command_timeout: Duration::from_millis(500),
+                reconnect_min: Duration::from_millis(20),
+                reconnect_max: Duration::from_millis(200),
+                ..RedisSettings::default()
+            },
+            ..BusSettings::default()
+        };
+        let mut registry = Registry::default();
+        let bus = Bus::redis(&settings, &mut registry).unwrap();
+        let house = House::on(bus.clone(), &HubSettings::default(), registry);
+        let stop = CancellationToken::new();
+        let mut tasks = JoinSet::new();
+        let (running, stopped) = (bus, stop.clone());
+        tasks.spawn(async move { running.run(stopped).await });
+        let node = Self { house, stop, tasks };
+        node.until(|state| *state == BusState::Up).await;
+        node
+    }
+
+    async fn until(&self, is_so: impl FnMut(&BusState) -> bool) {
+        let mut state = self.house.bus.state();
+        assert!(tokio::time::timeout(PATIENCE, state.wait_for(is_so)).await.is_ok());
+    }
+
+    async fn stop(self) {
+        self.stop.cancel();
+        tokio::time::timeout(PATIENCE, self.tasks.join_all()).await.expect("it does not stop");
+    }
+}
+
+#[tokio::test]
+async fn users_of_two_hubs_talk_and_resume_at_the_other_one() {
+    let redis = RedisServer::start().await;
+    let (one, two) = (Node::start(&redis).await, Node::start(&redis).await);
+    let mut alice = one.house.connect("userId=alice").await;
+    let (mut bob, welcome) = two.house.join("userId=bob").await;
+    for number in 1..=50 {
+        alice.says("bob", r#"{"seq":1}"#, &format!("c{number}")).await;
+    }
+    alice.sends(&json!({"type": "message", "to": "bob", "data": {"seq": 7}, "id": "last"})).await;
+    for seq in 1..=51 {
+        assert_eq!(alice.hears().await["seq"], seq);
+        assert_eq!(bob.hears().await["seq"], seq);
+    }
+    drop(bob);
+    alice.says("bob", "while you were away", "c99").await;
+    assert_eq!(alice.hears().await["type"], "ack");
+    let epoch = welcome["epoch"].as_str().unwrap();
+    let (mut bob, welcome) = one.house.join(&format!("userId=bob&since=51&epoch={epoch}")).await;
+    assert_eq!(welcome["resumed"], true);
+    assert_eq!(bob.hears().await["id"], "c99");
+    alice.sends(&json!({"type": "typing", "to": "bob"})).await;
+    assert_eq!(bob.hears().await["type"], "typing");
+    one.stop().await;
+    two.stop().await;
+}
+
+#[tokio::test]
+async fn a_redis_that_fails_refuses_sends_and_goes_on_when_it_is_back() {
+    let mut redis = RedisServer::start().await;
+    let node = Node::start(&redis).await;
+    let mut alice = node.house.connect("userId=alice").await;
+    let mut bob = node.house.connect("userId=bob").await;
+    alice.says("bob", "one", "c1").await;
+    assert_eq!(alice.hears().await["type"], "ack");
+    assert_eq!(bob.hears().await["seq"], 1);
+
+    redis.kill();
+    node.until(|state| *state != BusState::Up).await;
+    alice.says("bob", "two", "c2").await;
+    let refused = alice.hears().await;
+    assert_eq!(
+        (&refused["code"], &refused["id"], &refused["retryable"]),
+        (&json!("bus_unavailable"), &json!("c2"), &json!(true))
+    );
+    let (mut carol, blind) = node.house.join("userId=carol").await;
+    assert_eq!(
+        (&blind["epoch"], &blind["seq"], &blind["resumed"]),
+        (&json!(""), &json!(0), &json!(false))
+    );
+
+    redis.up().await;
+    node.until(|state| *state == BusState::Up).await;
+    let found = carol.hears().await;
+    assert_eq!((&found["type"], &found["seq"]), (&json!("reset"), &json!(0)));
+    assert_ne!(found["epoch"], "");
+    for user in ["bob", "carol"] {
+        alice.says(user, "again", "c2").await;
+        assert_eq!(alice.hears().await["type"], "ack");
+    }
+    let (of_bob, of_carol) = (bob.hears().await, carol.hears().await);
+    assert_eq!((&of_bob["seq"], &of_bob["id"]), (&json!(2), &json!("c2")), "he missed nothing");
+    assert_eq!((&of_carol["seq"], &of_carol["id"]), (&json!(1), &json!("c2")));
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn a_history_that_is_wiped_under_a_live_socket_is_told() {
+    let redis = RedisServer::start().await;
+    let node = Node::start(&redis).await;
+    let (mut bob, welcome) = node.house.join("userId=bob").await;
+    for number in 1..=3 {
+        node.house.publish("bob", &format!("c{number}")).await;
+        assert_eq!(bob.hears().await["seq"], number);
+    }
+    redis.run(&["FLUSHALL"]).await;
+    node.house.publish("bob", "d1").await;
+    let reset = bob.hears().await;
+    assert_eq!((&reset["type"], &reset["seq"]), (&json!("reset"), &json!(0)));
+    assert_ne!(reset["epoch"], welcome["epoch"]);
+    assert_eq!(bob.hears().await["id"], "d1");
+    node.stop().await;
+}
