@@ -13,7 +13,12 @@
 //!
 //! Who may import whom is a table in `ARCHITECTURE.md`, held by a test.
 
+pub mod admin;
+pub mod app;
 pub mod bus;
+pub mod cli;
+pub mod demo;
+pub mod edge;
 pub mod hub;
 pub mod observability;
 pub mod proxy;

@@ -1,0 +1,89 @@
+//! Every socket the process listens on, bound before anything starts: a port in use leaves nothing half started.
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
+
+use super::error::AppError;
+use crate::demo::Sample;
+use crate::edge::listen;
+use crate::settings::{Parts, RegionName, Settings};
+
+/// The bound sockets; those of the edge once for each worker.
+#[derive(Debug)]
+pub(super) struct Listeners {
+    pub(super) proxy: Option<Vec<TcpListener>>,
+    pub(super) hubs: Vec<(RegionName, Vec<TcpListener>)>,
+    pub(super) demos: Vec<(Sample, RegionName, TcpListener)>,
+    pub(super) admin: TcpListener,
+}
+
+impl Listeners {
+    pub(super) fn bind(
+        settings: &Settings,
+        parts: &Parts,
+        workers: usize,
+    ) -> Result<Self, AppError> {
+        let proxy = if parts.proxy {
+            let address = SocketAddr::new(settings.proxy.bind, settings.proxy.port);
+            Some(many(address, workers, "the proxy", "PROXY_PORT")?)
+        } else {
+            None
+        };
+        let mut hubs = Vec::new();
+        for (name, region) in &settings.regions {
+            let Some(place) = &region.hub else { continue };
+            let Some(port) = place.port else { continue };
+            if !parts.hubs.contains(name) {
+                continue;
+            }
+            let address = SocketAddr::new(place.bind, port);
+            let listener = format!("the hub of region {name}");
+            let variable = format!("WS_SERVER_{name}_PORT");
+            hubs.push((name.clone(), many(address, workers, &listener, &variable)?));
+        }
+        let demos = if parts.demo { demos(settings)? } else { Vec::new() };
+        let address = SocketAddr::new(settings.admin.bind, settings.admin.port);
+        let admin = one(address, "the admin listener", "ADMIN_PORT")?;
+        Ok(Self { proxy, hubs, demos, admin })
+    }
+}
+
+fn demos(settings: &Settings) -> Result<Vec<(Sample, RegionName, TcpListener)>, AppError> {
+    let demo = &settings.demo;
+    let samples = [
+        (Sample::A, demo.port_a, &demo.region_a, "demo backend A", "HTTP_SERVER_A_PORT"),
+        (Sample::B, demo.port_b, &demo.region_b, "demo backend B", "HTTP_SERVER_B_PORT"),
+    ];
+    let mut bound = Vec::new();
+    for (sample, port, region, listener, variable) in samples {
+        let address = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port);
+        bound.push((sample, region.clone(), one(address, listener, variable)?));
+    }
+    Ok(bound)
+}
+
+fn many(
+    address: SocketAddr,
+    workers: usize,
+    listener: &str,
+    variable: &str,
+) -> Result<Vec<TcpListener>, AppError> {
+    listen::bind(address, workers).map_err(|source| {
+        let (listener, variable) = (listener.to_owned(), variable.to_owned());
+        if source.kind() == io::ErrorKind::AddrInUse {
+            AppError::PortInUse { listener, address, variable }
+        } else {
+            AppError::Bind { listener, address, variable, source }
+        }
+    })
+}
+
+fn one(address: SocketAddr, listener: &str, variable: &str) -> Result<TcpListener, AppError> {
+    // One worker, one socket.
+    many(address, 1, listener, variable)?.pop().ok_or_else(|| AppError::Bind {
+        listener: listener.to_owned(),
+        address,
+        variable: variable.to_owned(),
+        source: io::Error::other("nothing was bound"),
+    })
+}

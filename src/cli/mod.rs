@@ -1,0 +1,98 @@
+//! The command line: what was typed becomes load options, the outcome an exit code.
+//!
+//! Exit codes: 0 it went well, 1 it failed while running, 2 the arguments or the configuration are wrong.
+//! Results go to standard output, problems to standard error.
+
+mod check;
+mod print_config;
+mod serve;
+
+use std::io::{self, Write};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::settings::{self, LoadOptions};
+
+/// It failed while running.
+const FAILED: u8 = 1;
+/// The arguments or the configuration are wrong.
+const MISCONFIGURED: u8 = 2;
+
+/// A gateway for applications in several regions: routes HTTP by region and carries chat between users.
+#[derive(Debug, Parser)]
+#[command(version, max_term_width = 100)]
+struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    sources: Sources,
+}
+
+#[derive(Clone, Copy, Debug, Subcommand)]
+enum Command {
+    /// Run the gateway (the default).
+    Serve,
+    /// Say whether the configuration is valid, or everything that is wrong with it.
+    Check,
+    /// Print the effective settings as TOML, each value with its source; secrets are hidden.
+    PrintConfig,
+}
+
+/// What every command takes, before or after its name.
+#[derive(Debug, clap::Args)]
+struct Sources {
+    /// The folder with default.toml, development.toml and production.toml [default: config].
+    #[arg(long, value_name = "DIR", global = true)]
+    config: Option<PathBuf>,
+    /// Set any key, as `hub.ping_interval=10s`; wins over files and variables.
+    #[arg(long, value_name = "KEY=VALUE", global = true)]
+    set: Vec<String>,
+    /// Start only these parts: proxy, hub-REGION, demo; repeated or with commas. The admin
+    /// listener always runs.
+    #[arg(long, value_name = "PART", global = true)]
+    only: Vec<String>,
+}
+
+/// Reads the arguments of this process, does what they say, and gives its exit code.
+pub fn run() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // `--help` and `--version` arrive here too, with code 0. Where even this cannot be
+            // written, the exit code still tells.
+            drop(error.print());
+            return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(MISCONFIGURED));
+        }
+    };
+    let Sources { config, set, only } = cli.sources;
+    let options = LoadOptions { config, set, only, ..LoadOptions::from_process() };
+    match (cli.command.unwrap_or(Command::Serve), settings::load(&options)) {
+        (Command::Check, outcome) => check::run(&mut io::stdout(), &mut io::stderr(), &outcome),
+        (_, Err(errors)) => {
+            complain(&format!("the configuration is not valid:\n{errors}"));
+            ExitCode::from(MISCONFIGURED)
+        }
+        (Command::Serve, Ok(loaded)) => serve::run(&loaded),
+        (Command::PrintConfig, Ok(loaded)) => print_config::run(&mut io::stdout(), &loaded),
+    }
+}
+
+/// Writes a result, and gives `code` where that went well.
+fn answer(out: &mut impl Write, text: &str, code: ExitCode) -> ExitCode {
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        // A reader that stops reading early, as `head` does, has what it wanted.
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            complain(&format!("the result cannot be written: {error}"));
+            ExitCode::from(FAILED)
+        }
+        _ => code,
+    }
+}
+
+/// A line on standard error, for what is wrong before there is a log or after it is gone.
+fn complain(text: &str) {
+    // Nobody is left to tell if standard error is gone too.
+    drop(writeln!(io::stderr(), "meridian: {text}"));
+}

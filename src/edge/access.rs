@@ -1,0 +1,184 @@
+//! One line and one count for each exchange, whatever its end.
+//!
+//! The record begins with the request and is written when it is dropped: by the body that was sent to its end, or
+//! by hyper, which drops the handler of a client that went away. So every exchange leaves one line.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use http::{HeaderValue, Method, StatusCode, Uri};
+
+use super::client_io::{ConnectionState, Phase};
+use super::metrics::EdgeMetrics;
+use crate::proxy::{Arrival, RegionId};
+use crate::shutdown::{Drain, InFlight};
+
+/// How an exchange ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum End {
+    /// The whole answer was handed to the connection.
+    Complete,
+    /// The client left before that.
+    ClientGone,
+    /// This gateway cut it, at the end of its drain.
+    Cut,
+    /// The backend broke off, or stopped moving, in the middle of its answer.
+    BackendAborted,
+    /// Not an exchange of ours any more: a tunnel or a chat socket, which writes its own line.
+    Upgraded,
+}
+
+impl End {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Complete => "complete",
+            Self::ClientGone => "client_gone",
+            Self::Cut => "cut",
+            Self::BackendAborted => "backend_aborted",
+            Self::Upgraded => "upgraded",
+        }
+    }
+}
+
+/// Where access lines of a listener come from, and how they are labelled.
+#[derive(Debug)]
+pub(super) struct AccessLog {
+    pub(super) metrics: Arc<EdgeMetrics>,
+    pub(super) drain: Drain,
+    /// Names of the regions, by [`RegionId`].
+    pub(super) regions: Vec<Arc<str>>,
+    /// Whether this is a hub's own listener.
+    pub(super) hub: bool,
+}
+
+/// The record of one exchange.
+#[derive(Debug)]
+pub(super) struct Access {
+    log: Arc<AccessLog>,
+    connection: Arc<ConnectionState>,
+    method: Method,
+    uri: Uri,
+    started: Instant,
+    /// 0 until there is an answer.
+    status: u16,
+    region: Option<RegionId>,
+    backend: Option<Arc<str>>,
+    request_id: HeaderValue,
+    sent: u64,
+    end: End,
+    /// Given back when the answer is with the system, and not only with hyper.
+    flight: Option<InFlight>,
+}
+
+/// What a client's going away is counted as, as nginx does: there is no answer, and so no status.
+pub(super) const CLIENT_GONE: u16 = 499;
+
+impl Access {
+    /// Starts the record; the connection's state has been told before.
+    pub(super) fn begin(
+        log: Arc<AccessLog>,
+        connection: Arc<ConnectionState>,
+        flight: InFlight,
+        method: Method,
+        uri: Uri,
+        request_id: HeaderValue,
+    ) -> Self {
+        Self {
+            log,
+            connection,
+            method,
+            uri,
+            started: Instant::now(),
+            status: 0,
+            region: None,
+            backend: None,
+            request_id,
+            sent: 0,
+            end: End::ClientGone,
+            flight: Some(flight),
+        }
+    }
+
+    pub(super) fn request_id(&self) -> &HeaderValue {
+        &self.request_id
+    }
+
+    pub(super) fn arrival(&self) -> Arc<Arrival> {
+        self.connection.arrival()
+    }
+
+    pub(super) fn region(&mut self, region: RegionId) {
+        self.region = Some(region);
+    }
+
+    pub(super) fn backend(&mut self, backend: Arc<str>) {
+        self.backend = Some(backend);
+    }
+
+    pub(super) fn answered(&mut self, status: u16) {
+        self.status = status;
+    }
+
+    pub(super) fn sent(&mut self, bytes: usize) {
+        self.sent += bytes as u64;
+    }
+
+    /// Says how it ended; what has left HTTP stays so.
+    pub(super) fn ended(&mut self, end: End) {
+        if self.end != End::Upgraded {
+            self.end = end;
+        }
+    }
+
+    fn line(&self, status: u16, took_ms: u128) {
+        let region = self
+            .region
+            .and_then(|region| self.log.regions.get(region.index()))
+            .map_or("-", |name| name.as_ref());
+        let (method, path) = (self.method.as_str(), self.uri.path());
+        let duration_ms = u64::try_from(took_ms).unwrap_or(u64::MAX);
+        let backend = self.backend.as_deref().unwrap_or("-");
+        let request_id = self.request_id.to_str().unwrap_or("-");
+        let (bytes, end) = (self.sent, self.end.as_str());
+        // `target` must be a constant for each call site.
+        if self.log.hub {
+            tracing::info!(
+                target: "Hub::access",
+                method, path, status, duration_ms, bytes, end, request_id,
+                "{method} {path} {status} - {duration_ms}ms"
+            );
+        } else {
+            tracing::info!(
+                target: "Proxy::access",
+                method, path, status, duration_ms, region, backend, bytes, end, request_id,
+                "{method} {path} {status} - {duration_ms}ms"
+            );
+        }
+    }
+}
+
+impl Drop for Access {
+    fn drop(&mut self) {
+        if let Some(flight) = self.flight.take() {
+            self.connection.finish(flight);
+        }
+        if self.end == End::Upgraded {
+            self.connection.enter(Phase::Upgraded);
+            return;
+        }
+        if self.end == End::ClientGone && self.log.drain.is_cut() {
+            self.end = End::Cut;
+        }
+        let status = match (self.status, self.end) {
+            // Nothing was answered; it is counted as what it was for the client.
+            (0, End::Cut) => StatusCode::SERVICE_UNAVAILABLE.as_u16(),
+            (0, _) => CLIENT_GONE,
+            (status, _) => status,
+        };
+        let took = self.started.elapsed();
+        self.log.metrics.request(self.region, status, took);
+        if tracing::enabled!(target: "Proxy::access", tracing::Level::INFO) {
+            self.line(status, took.as_millis());
+        }
+    }
+}

@@ -1,0 +1,248 @@
+//! Every refusal becomes one HTTP answer here: the only place that invents a status code.
+
+use bytes::Bytes;
+use http::header::{ALLOW, CONNECTION, CONTENT_TYPE, RETRY_AFTER, SEC_WEBSOCKET_VERSION};
+use http::{HeaderName, HeaderValue, Response, StatusCode};
+use serde::Serialize;
+
+use super::body::Content;
+use crate::hub;
+use crate::proxy::{Fault, ForwardError, RouteError};
+use crate::settings::RegionName;
+
+/// The header that ties an answer to its log line.
+pub(super) static X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+static JSON: HeaderValue = HeaderValue::from_static("application/json");
+static TEXT_HTML: HeaderValue = HeaderValue::from_static("text/html; charset=utf-8");
+
+/// Why this gateway answers by itself, with an error.
+#[derive(Debug)]
+pub(super) enum Refused {
+    /// The request itself breaks a rule of HTTP; the connection ends with the answer.
+    BadRequest(&'static str),
+    /// A method that a gateway does not pass on.
+    MethodNotAllowed,
+    TargetTooLong,
+    HeadersTooLarge,
+    NotFound,
+    Route(RouteError),
+    Forward(ForwardError),
+    Hub(hub::Refusal),
+}
+
+/// What the answer to a refusal says.
+struct Verdict {
+    status: StatusCode,
+    code: &'static str,
+    message: String,
+    /// The connection cannot be trusted to be at the start of a request afterwards.
+    close: bool,
+    retry_after: Option<u32>,
+    list_regions: bool,
+}
+
+impl Verdict {
+    fn new(status: StatusCode, code: &'static str, message: impl Into<String>) -> Self {
+        let message = message.into();
+        Self { status, code, message, close: false, retry_after: None, list_regions: false }
+    }
+
+    fn closing(mut self) -> Self {
+        self.close = true;
+        self
+    }
+
+    fn listing(mut self) -> Self {
+        self.list_regions = true;
+        self
+    }
+
+    fn retry_after(mut self, seconds: u32) -> Self {
+        self.retry_after = Some(seconds);
+        self
+    }
+}
+
+#[derive(Serialize)]
+struct ErrorBody<'a> {
+    error: ErrorDetail<'a>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct ErrorDetail<'a> {
+    code: &'a str,
+    message: &'a str,
+    request_id: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    regions: Option<Vec<&'a str>>,
+}
+
+/// What an answer needs to know of its surroundings.
+pub(super) struct Answering<'a> {
+    pub(super) request_id: &'a HeaderValue,
+    pub(super) regions: &'a [RegionName],
+    /// Seconds for `Retry-After` where waiting helps.
+    pub(super) retry_after: u32,
+}
+
+/// The answer to a refusal.
+pub(super) fn refuse(refused: &Refused, answering: &Answering<'_>) -> Response<Content> {
+    let verdict = judge(refused, answering.retry_after);
+    let request_id = answering.request_id.to_str().unwrap_or_default();
+    let regions = verdict
+        .list_regions
+        .then(|| answering.regions.iter().map(RegionName::as_str).collect::<Vec<_>>());
+    let detail = ErrorDetail { code: verdict.code, message: &verdict.message, request_id, regions };
+    // Strings under string keys: `serde_json` has nothing to refuse here.
+    let body = serde_json::to_vec(&ErrorBody { error: detail }).unwrap_or_default();
+    let mut response = Response::new(Content::Fixed(Bytes::from(body)));
+    *response.status_mut() = verdict.status;
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, JSON.clone());
+    if verdict.close {
+        headers.insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+    if let Some(seconds) = verdict.retry_after {
+        headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
+    }
+    if verdict.status == StatusCode::UPGRADE_REQUIRED {
+        headers.insert(SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
+    }
+    if verdict.status == StatusCode::METHOD_NOT_ALLOWED {
+        let allowed = HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS");
+        headers.insert(ALLOW, allowed);
+    }
+    response
+}
+
+/// A 200 with JSON of our own.
+pub(super) fn json(status: StatusCode, body: String) -> Response<Content> {
+    let mut response = Response::new(Content::Fixed(Bytes::from(body)));
+    *response.status_mut() = status;
+    response.headers_mut().insert(CONTENT_TYPE, JSON.clone());
+    response
+}
+
+/// A page of our own.
+pub(super) fn html(page: &'static str) -> Response<Content> {
+    let mut response = Response::new(Content::Fixed(Bytes::from_static(page.as_bytes())));
+    response.headers_mut().insert(CONTENT_TYPE, TEXT_HTML.clone());
+    response
+}
+
+/// An answer without a body.
+pub(super) fn empty(status: StatusCode) -> Response<Content> {
+    let mut response = Response::new(Content::Fixed(Bytes::new()));
+    *response.status_mut() = status;
+    response
+}
+
+fn judge(refused: &Refused, retry_after: u32) -> Verdict {
+    match refused {
+        Refused::BadRequest(why) => {
+            Verdict::new(StatusCode::BAD_REQUEST, "bad_request", *why).closing()
+        }
+        Refused::MethodNotAllowed => Verdict::new(
+            StatusCode::METHOD_NOT_ALLOWED,
+            "method_not_allowed",
+            "this gateway does not pass TRACE and CONNECT on; use another method",
+        )
+        .closing(),
+        Refused::TargetTooLong => Verdict::new(
+            StatusCode::URI_TOO_LONG,
+            "uri_too_long",
+            "the path and query are too long; send the data in a body",
+        )
+        .closing(),
+        Refused::HeadersTooLarge => Verdict::new(
+            StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+            "headers_too_large",
+            "the header fields are too large together; send fewer or shorter ones (cookies?)",
+        )
+        .closing(),
+        Refused::NotFound => Verdict::new(
+            StatusCode::NOT_FOUND,
+            "not_found",
+            "nothing is here; a hub answers on /, /ws, /health and /ready",
+        ),
+        Refused::Route(error) => judge_route(error),
+        Refused::Forward(error) => judge_forward(*error, retry_after),
+        Refused::Hub(refusal) => judge_hub(refusal, retry_after),
+    }
+}
+
+fn judge_route(error: &RouteError) -> Verdict {
+    match error {
+        RouteError::Missing => Verdict::new(
+            StatusCode::BAD_REQUEST,
+            "region_required",
+            "name a region in the x-region header or the region query parameter",
+        )
+        .listing(),
+        RouteError::Invalid => Verdict::new(
+            StatusCode::BAD_REQUEST,
+            "region_invalid",
+            "name one region, by 1 to 32 characters of A-Z a-z 0-9 _ -, once",
+        ),
+        RouteError::Unknown(_) => Verdict::new(
+            StatusCode::NOT_FOUND,
+            "region_unknown",
+            "no such region is configured; use one of those listed",
+        )
+        .listing(),
+    }
+}
+
+fn judge_forward(error: ForwardError, retry_after: u32) -> Verdict {
+    let (status, code) = match error {
+        ForwardError::NoBackend => (StatusCode::SERVICE_UNAVAILABLE, "region_unavailable"),
+        ForwardError::Draining => (StatusCode::SERVICE_UNAVAILABLE, "draining"),
+        ForwardError::Connect
+        | ForwardError::Reset
+        | ForwardError::Garbage
+        | ForwardError::UnaskedUpgrade => (StatusCode::BAD_GATEWAY, "bad_gateway"),
+        ForwardError::ConnectTimeout | ForwardError::HeadTimeout => {
+            (StatusCode::GATEWAY_TIMEOUT, "gateway_timeout")
+        }
+        ForwardError::Framing(_) | ForwardError::BadBody => {
+            (StatusCode::BAD_REQUEST, "bad_request")
+        }
+        ForwardError::BadUpgrade(_) => (StatusCode::BAD_REQUEST, "upgrade_invalid"),
+        ForwardError::BodyTooLarge(_) => (StatusCode::PAYLOAD_TOO_LARGE, "body_too_large"),
+        ForwardError::BodyStalled => (StatusCode::REQUEST_TIMEOUT, "request_timeout"),
+        // Nobody reads it; the record of the exchange shows it.
+        ForwardError::ClientGone => (client_gone(), "client_gone"),
+    };
+    let verdict = Verdict::new(status, code, error.to_string());
+    match error.fault() {
+        Fault::Client => verdict.closing(),
+        Fault::Gateway => verdict.retry_after(retry_after),
+        Fault::Backend => verdict,
+    }
+}
+
+/// 499, as nginx has it: the client left before its answer.
+fn client_gone() -> StatusCode {
+    StatusCode::from_u16(super::access::CLIENT_GONE).unwrap_or(StatusCode::BAD_REQUEST)
+}
+
+fn judge_hub(refusal: &hub::Refusal, retry_after: u32) -> Verdict {
+    use hub::Refusal;
+    let (status, code) = match refusal {
+        Refusal::UserInvalid(_) => (StatusCode::BAD_REQUEST, "user_invalid"),
+        Refusal::UpgradeRequired => (StatusCode::BAD_REQUEST, "upgrade_required"),
+        Refusal::VersionUnsupported => (StatusCode::UPGRADE_REQUIRED, "upgrade_required"),
+        Refusal::OriginForbidden => (StatusCode::FORBIDDEN, "origin_forbidden"),
+        Refusal::TooManyConnections => (StatusCode::TOO_MANY_REQUESTS, "too_many_connections"),
+        Refusal::Draining => (StatusCode::SERVICE_UNAVAILABLE, "draining"),
+        Refusal::Overloaded => (StatusCode::SERVICE_UNAVAILABLE, "overloaded"),
+    };
+    let verdict = Verdict::new(status, code, refusal.to_string());
+    match refusal {
+        Refusal::TooManyConnections | Refusal::Draining | Refusal::Overloaded => {
+            verdict.retry_after(retry_after)
+        }
+        _ => verdict,
+    }
+}

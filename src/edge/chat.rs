@@ -1,0 +1,71 @@
+//! From a request to a chat socket: the hub decides, the 101 is answered here, and the plain TCP stream is
+//! handed over, so that an idle socket costs no HTTP machinery.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use http::header::{CONNECTION, SEC_WEBSOCKET_ACCEPT, TRANSFER_ENCODING, UPGRADE};
+use http::{HeaderValue, Request, Response, StatusCode};
+use http_body::Body as _;
+use hyper::body::Incoming;
+use hyper::upgrade::OnUpgrade;
+use hyper_util::rt::TokioIo;
+use tokio_util::task::TaskTracker;
+
+use super::access::Access;
+use super::answer::{self, Refused};
+use super::body::Content;
+use super::client_io::ClientIo;
+use super::{Door, Edge};
+use crate::hub::{Admission, Hub};
+use crate::proxy::ForwardError;
+use crate::settings::RegionName;
+
+impl Edge {
+    /// Admits a chat socket of `region`, which this process hosts.
+    pub(super) fn chat_here(
+        &self,
+        region: &RegionName,
+        client: IpAddr,
+        access: &mut Access,
+        mut request: Request<Incoming>,
+    ) -> Result<Response<Content>, Refused> {
+        if matches!(self.door, Door::Hub(_)) && !matches!(request.uri().path(), "/" | "/ws") {
+            return Err(Refused::NotFound);
+        }
+        let asks = request.headers().contains_key(UPGRADE);
+        if asks && (!request.body().is_end_stream() || has_coding(&request)) {
+            // It would be taken for the first frames (RFC 9110, section 7.8).
+            let why = "a WebSocket handshake must not have a body";
+            return Err(Refused::Forward(ForwardError::BadUpgrade(why)));
+        }
+        let upgrade = hyper::upgrade::on(&mut request);
+        let (parts, _) = request.into_parts();
+        let admission = self.common.hub.admit(region, &parts, client).map_err(Refused::Hub)?;
+        let mut response = answer::empty(StatusCode::SWITCHING_PROTOCOLS);
+        let headers = response.headers_mut();
+        headers.insert(SEC_WEBSOCKET_ACCEPT, admission.accept_key());
+        headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
+        headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
+        let hub = Arc::clone(&self.common.hub);
+        self.common.sockets.spawn(hand_over(self.common.sockets.clone(), hub, admission, upgrade));
+        access.ended(super::access::End::Upgraded);
+        Ok(response)
+    }
+}
+
+fn has_coding<B>(request: &Request<B>) -> bool {
+    request.headers().contains_key(TRANSFER_ENCODING)
+}
+
+/// Waits until the 101 is out, and gives the bare stream to the hub.
+async fn hand_over(sockets: TaskTracker, hub: Arc<Hub>, admission: Admission, upgrade: OnUpgrade) {
+    // An error means that the client left between its request and our answer: the admission is dropped, and
+    // with it the seat it was counted for.
+    let Ok(upgraded) = upgrade.await else { return };
+    // Every connection of `listen` is a `ClientIo`, so this cannot fail there.
+    let Ok(parts) = upgraded.downcast::<TokioIo<ClientIo>>() else { return };
+    let stream = parts.io.into_inner().into_stream();
+    // A task of its own: this one's state would otherwise lie beside the session for its whole life.
+    sockets.spawn(hub.serve(admission, stream, parts.read_buf));
+}

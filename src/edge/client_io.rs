@@ -1,0 +1,322 @@
+//! The socket of a client, watched: what phase it is in, and whether it moves.
+//!
+//! A client that shuts its write side down behind its request still gets its answer: the FIN is kept from hyper until
+//! then, which would take it for a client that left. A reset is passed on at once, and cancels the request.
+//!
+//! hyper reads and writes through this; [`ConnectionState`] is what the watchdog in `listen` looks at, and
+//! where the first line of a request is seen as it came, before hyper has parsed it.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker, ready};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+
+use super::access::AccessLog;
+use super::unparsed::Substitute;
+use crate::proxy::Arrival;
+use crate::shutdown::InFlight;
+
+/// What a connection is doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(super) enum Phase {
+    /// Between requests: nothing of the next one has come.
+    Idle = 0,
+    /// A part of a request head has come.
+    Head = 1,
+    /// A request is being answered.
+    Active = 2,
+    /// The connection has left HTTP: what passes is none of our business.
+    Upgraded = 3,
+}
+
+/// Shared by the socket, the service and the watchdog of one connection. All of them run on one thread, so
+/// the atomics are there for `Send`, and relaxed.
+#[derive(Debug, Default)]
+pub(super) struct ConnectionState {
+    phase: AtomicU8,
+    /// Counts changes of the phase, so that a sampler can tell "still" from "again".
+    changes: AtomicU64,
+    written: AtomicU64,
+    write_blocked: AtomicBool,
+    fragment_seen: AtomicBool,
+    /// How far the body of the request being answered has come.
+    arrival: Arc<Arrival>,
+    /// Whether there is something in `unsent`, to spare each flush the lock.
+    has_unsent: AtomicBool,
+    /// The count of an answer that hyper has taken whole and the system has not: a drain waits for it, too.
+    unsent: Mutex<Option<InFlight>>,
+}
+
+/// What the watchdog compares with its last look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Sample {
+    pub(super) phase: Phase,
+    changes: u64,
+    written: u64,
+    pub(super) write_blocked: bool,
+}
+
+impl Sample {
+    /// Whether nothing at all has come yet.
+    pub(super) fn never_active(&self) -> bool {
+        self.changes == 0
+    }
+}
+
+impl ConnectionState {
+    pub(super) fn enter(&self, phase: Phase) {
+        self.phase.store(phase as u8, Ordering::Relaxed);
+        self.changes.fetch_add(1, Ordering::Relaxed);
+        if phase == Phase::Idle {
+            // The system has told of a FIN once, and wakes nobody for it again.
+            self.arrival.release();
+        }
+    }
+
+    /// The exchange is over for its handler; `flight` counts on until the last byte is with the system.
+    pub(super) fn finish(&self, flight: InFlight) {
+        *self.lock_unsent() = Some(flight);
+        self.has_unsent.store(true, Ordering::Relaxed);
+        self.enter(Phase::Idle);
+    }
+
+    /// The system has everything.
+    fn all_sent(&self) {
+        if self.has_unsent.load(Ordering::Relaxed) {
+            self.has_unsent.store(false, Ordering::Relaxed);
+            self.lock_unsent().take();
+        }
+    }
+
+    fn lock_unsent(&self) -> MutexGuard<'_, Option<InFlight>> {
+        self.unsent.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A request begins to be answered; `with_body` says whether more of it is to come.
+    pub(super) fn begin(&self, with_body: bool) {
+        self.arrival.begin(with_body);
+        self.enter(Phase::Active);
+    }
+
+    /// For the proxy, which tells of the body.
+    pub(super) fn arrival(&self) -> Arc<Arrival> {
+        Arc::clone(&self.arrival)
+    }
+
+    /// Whether a FIN now means "that was all I have to say", and not that something is missing.
+    fn hides_end(&self, reader: &Waker) -> bool {
+        self.phase() == Phase::Active && !self.arrival.is_broken_off(reader)
+    }
+
+    fn phase(&self) -> Phase {
+        match self.phase.load(Ordering::Relaxed) {
+            0 => Phase::Idle,
+            1 => Phase::Head,
+            2 => Phase::Active,
+            _ => Phase::Upgraded,
+        }
+    }
+
+    pub(super) fn sample(&self) -> Sample {
+        Sample {
+            phase: self.phase(),
+            changes: self.changes.load(Ordering::Relaxed),
+            written: self.written.load(Ordering::Relaxed),
+            write_blocked: self.write_blocked.load(Ordering::Relaxed),
+        }
+    }
+
+    /// Whether the target of the request that just began had a fragment; asked once.
+    pub(super) fn take_fragment(&self) -> bool {
+        self.fragment_seen.load(Ordering::Relaxed)
+            && self.fragment_seen.swap(false, Ordering::Relaxed)
+    }
+}
+
+/// A client's TCP stream with its state.
+#[derive(Debug)]
+pub(super) struct ClientIo {
+    stream: TcpStream,
+    state: Arc<ConnectionState>,
+    log: Arc<AccessLog>,
+    /// What is said in place of hyper's own answer to a request that it could not parse.
+    substitute: Option<Substitute>,
+}
+
+impl ClientIo {
+    pub(super) fn new(stream: TcpStream, state: Arc<ConnectionState>, log: Arc<AccessLog>) -> Self {
+        Self { stream, state, log, substitute: None }
+    }
+
+    /// The plain stream, for a socket that has left HTTP.
+    pub(super) fn into_stream(self) -> TcpStream {
+        self.stream
+    }
+}
+
+/// Whether the request line at the start of `head` has a fragment in its target, which RFC 9112,
+/// section 3.2 does not allow; the parser behind us drops it without a word.
+///
+/// Looks only where a request begins with a read, which is always so unless requests are pipelined; there, the
+/// fragment is dropped, as the parser does.
+fn has_fragment(head: &[u8]) -> bool {
+    let start = head.iter().take_while(|byte| matches!(byte, b'\r' | b'\n')).count();
+    let head = head.get(start..).unwrap_or_default();
+    let end = memchr::memchr(b'\n', head).unwrap_or(head.len());
+    head.get(..end).is_some_and(|line| memchr::memchr(b'#', line).is_some())
+}
+
+/// Up to this size, copying the pieces together costs less than handing the kernel a list of them.
+const GATHERED: usize = 1024;
+
+/// Writes `slices`, as one piece where they are small: the usual head and short body.
+fn write_gathered(
+    stream: Pin<&mut TcpStream>,
+    context: &mut Context<'_>,
+    slices: &[io::IoSlice<'_>],
+) -> Poll<io::Result<usize>> {
+    if let [only] = slices {
+        return stream.poll_write(context, only);
+    }
+    let mut buffer = [0_u8; GATHERED];
+    let mut rest = buffer.as_mut_slice();
+    for slice in slices {
+        let Some((room, behind)) = rest.split_at_mut_checked(slice.len()) else {
+            return stream.poll_write_vectored(context, slices);
+        };
+        room.copy_from_slice(slice);
+        rest = behind;
+    }
+    let free = rest.len();
+    stream.poll_write(context, buffer.get(..GATHERED - free).unwrap_or_default())
+}
+
+impl AsyncRead for ClientIo {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
+        let polled = Pin::new(&mut self.stream).poll_read(context, buffer);
+        if matches!(polled, Poll::Ready(Ok(())))
+            && buffer.filled().len() == before
+            && buffer.remaining() > 0
+            && self.state.hides_end(context.waker())
+        {
+            return Poll::Pending;
+        }
+        // The rest of a body that nobody wanted may come behind its answer, and is no head.
+        if self.state.phase() == Phase::Idle
+            && !self.state.arrival.is_pending()
+            && let Some(fresh) = buffer.filled().get(before..)
+            && !fresh.is_empty()
+        {
+            self.state.enter(Phase::Head);
+            if has_fragment(fresh) {
+                self.state.fragment_seen.store(true, Ordering::Relaxed);
+            }
+        }
+        polled
+    }
+}
+
+impl ClientIo {
+    /// Whether what is written now is no answer of the service: then the parser has refused a request.
+    fn is_hypers_own(&self) -> bool {
+        matches!(self.state.phase(), Phase::Idle | Phase::Head)
+            && !self.state.has_unsent.load(Ordering::Relaxed)
+    }
+
+    fn replace(&mut self, head: &[u8]) {
+        if self.substitute.is_none() {
+            self.substitute = Some(Substitute::of(head, &self.log));
+        }
+    }
+
+    fn poll_substitute(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut self.substitute {
+            Some(substitute) => substitute.poll_send(&mut self.stream, context),
+            None => Poll::Ready(Ok(())),
+        }
+    }
+
+    fn note_write(&self, polled: &Poll<io::Result<usize>>) {
+        match polled {
+            Poll::Ready(Ok(bytes)) => {
+                self.state.written.fetch_add(*bytes as u64, Ordering::Relaxed);
+                self.state.write_blocked.store(false, Ordering::Relaxed);
+            }
+            Poll::Ready(Err(_)) => {}
+            Poll::Pending => self.state.write_blocked.store(true, Ordering::Relaxed),
+        }
+    }
+}
+
+impl AsyncWrite for ClientIo {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        if self.is_hypers_own() {
+            self.replace(bytes);
+            return Poll::Ready(Ok(bytes.len()));
+        }
+        let polled = Pin::new(&mut self.stream).poll_write(context, bytes);
+        self.note_write(&polled);
+        polled
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        if self.is_hypers_own() {
+            self.replace(slices.first().map_or(&[][..], |slice| slice));
+            return Poll::Ready(Ok(slices.iter().map(|slice| slice.len()).sum()));
+        }
+        let polled = write_gathered(Pin::new(&mut self.stream), context, slices);
+        self.note_write(&polled);
+        polled
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.poll_substitute(context))?;
+        // hyper comes here when its own buffer is empty.
+        let polled = Pin::new(&mut self.stream).poll_flush(context);
+        if polled.is_ready() {
+            self.state.all_sent();
+        }
+        polled
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.poll_substitute(context))?;
+        Pin::new(&mut self.stream).poll_shutdown(context)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::has_fragment;
+
+    #[test]
+    fn only_the_request_line_counts() {
+        assert!(has_fragment(b"GET /a#b HTTP/1.1\r\nHost: x\r\n\r\n"));
+        assert!(has_fragment(b"\r\nGET /a#b HTTP/1.1\r\n"));
+        assert!(has_fragment(b"GET /a#b"));
+        assert!(!has_fragment(b"GET /a HTTP/1.1\r\nX: #\r\n\r\n"));
+        assert!(!has_fragment(b""));
+    }
+}

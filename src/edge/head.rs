@@ -1,0 +1,161 @@
+//! What a request head must satisfy before anything else looks at it (RFC 9110 and 9112); pure.
+
+use http::header::{HOST, HeaderMap};
+use http::{HeaderValue, Method, Uri, Version, uri::Authority};
+
+use super::answer::Refused;
+
+/// Bytes of all names and values together; what common servers take.
+const MAX_HEADER_BYTES: usize = 32 * 1024;
+
+/// Checks the head of a request.
+///
+/// # Errors
+/// The refusal, where a rule is broken.
+pub(super) fn check(
+    method: &Method,
+    uri: &Uri,
+    headers: &HeaderMap,
+    max_target: usize,
+) -> Result<(), Refused> {
+    let target = uri.path_and_query().map_or(0, |target| target.as_str().len());
+    if target > max_target {
+        return Err(Refused::TargetTooLong);
+    }
+    let size: usize = headers.iter().map(|(name, value)| name.as_str().len() + value.len()).sum();
+    if size > MAX_HEADER_BYTES {
+        return Err(Refused::HeadersTooLarge);
+    }
+    if *method == Method::CONNECT || *method == Method::TRACE {
+        return Err(Refused::MethodNotAllowed);
+    }
+    Ok(())
+}
+
+/// The authority a request is for: of an absolute target, else of its one `Host`
+/// (RFC 9112, section 3.2); empty for HTTP/1.0 without either.
+///
+/// # Errors
+/// Where `Host` is missing, repeated or malformed, even beside an absolute target.
+pub(super) fn host(
+    uri: &Uri,
+    headers: &HeaderMap,
+    version: Version,
+) -> Result<HeaderValue, Refused> {
+    let mut lines = headers.get_all(HOST).iter();
+    let (first, more) = (lines.next(), lines.next());
+    if more.is_some() {
+        return Err(Refused::BadRequest("send the Host header once"));
+    }
+    if let Some(value) = first
+        && !is_host(value.as_bytes())
+    {
+        return Err(Refused::BadRequest(
+            "the Host header must be one host name, with or without a port",
+        ));
+    }
+    if let Some(authority) = uri.authority() {
+        return match HeaderValue::from_str(authority.as_str()) {
+            Ok(value) if is_host(value.as_bytes()) => Ok(value),
+            _ => Err(Refused::BadRequest("the target's authority must be a host name")),
+        };
+    }
+    match first {
+        Some(value) => Ok(value.clone()),
+        None if version >= Version::HTTP_11 => {
+            Err(Refused::BadRequest("send a Host header; HTTP/1.1 requires it"))
+        }
+        None => Ok(HeaderValue::from_static("")),
+    }
+}
+
+/// Whether `value` is `uri-host [":" port]` (RFC 9110, section 7.2); empty is allowed, for targets without one.
+fn is_host(value: &[u8]) -> bool {
+    if value.is_empty() {
+        return true;
+    }
+    let Ok(authority) = Authority::try_from(value) else { return false };
+    let text = authority.as_str();
+    let port = match (authority.host().len(), text.len()) {
+        (host, all) if host == all => Some(""),
+        (host, _) => text.get(host..).and_then(|rest| rest.strip_prefix(':')),
+    };
+    let Some(port) = port else { return false };
+    !text.contains([',', '@', '/', ' '])
+        && port.bytes().all(|byte| byte.is_ascii_digit())
+        && (port.is_empty() || port.parse::<u16>().is_ok())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn host_of(target: &str, lines: &[&str]) -> Option<String> {
+        let mut headers = HeaderMap::new();
+        for line in lines {
+            headers.append(HOST, HeaderValue::from_str(line).unwrap());
+        }
+        host(&target.parse().unwrap(), &headers, Version::HTTP_11)
+            .ok()
+            .map(|value| value.to_str().unwrap().to_owned())
+    }
+
+    #[test]
+    fn one_host_and_a_clean_one() {
+        assert_eq!(host_of("/x", &["a.example"]).as_deref(), Some("a.example"));
+        assert_eq!(host_of("/x", &["a:80"]).as_deref(), Some("a:80"));
+        assert_eq!(host_of("/x", &["[::1]:80"]).as_deref(), Some("[::1]:80"));
+        assert_eq!(host_of("/x", &[""]).as_deref(), Some(""));
+        let refused: &[&[&str]] = &[
+            &[],
+            &["a", "a"],
+            &["a", "b"],
+            &["a, b"],
+            &["user@a"],
+            &["a/path"],
+            &["a:http"],
+            &["a:99999"],
+            &["a b"],
+            &["http://a"],
+        ];
+        for lines in refused {
+            assert_eq!(host_of("/x", lines), None, "{lines:?}");
+        }
+    }
+
+    #[test]
+    fn an_absolute_target_wins() {
+        assert_eq!(host_of("http://a/x", &["b"]).as_deref(), Some("a"));
+        assert_eq!(host_of("http://a/x", &["b", "c"]), None);
+        assert_eq!(host_of("http://u@a/x", &["a"]), None);
+    }
+
+    #[test]
+    fn http_1_0_may_go_without() {
+        let host = host(&"/".parse().unwrap(), &HeaderMap::new(), Version::HTTP_10).unwrap();
+        assert!(host.is_empty());
+    }
+
+    #[test]
+    fn heads_are_bounded() {
+        let mut headers = HeaderMap::new();
+        let get = Method::GET;
+        let long = format!("/{}", "a".repeat(100));
+        assert!(matches!(
+            check(&get, &long.parse().unwrap(), &headers, 50),
+            Err(Refused::TargetTooLong)
+        ));
+        for index in 0..5 {
+            let name: http::HeaderName = format!("x-{index}").parse().unwrap();
+            headers.insert(name, HeaderValue::from_str(&"v".repeat(8_000)).unwrap());
+        }
+        let uri: Uri = "/".parse().unwrap();
+        assert!(matches!(check(&get, &uri, &headers, 50), Err(Refused::HeadersTooLarge)));
+        headers.clear();
+        assert!(check(&get, &uri, &headers, 50).is_ok());
+        assert!(matches!(
+            check(&Method::TRACE, &uri, &headers, 50),
+            Err(Refused::MethodNotAllowed)
+        ));
+    }
+}

@@ -1,0 +1,220 @@
+//! Accept loops: bind, accept, drive each connection, and end them in order.
+//!
+//! Each worker has its own listener on the same address (`SO_REUSEPORT`), so that accepting needs no lock and a
+//! connection stays on the thread that accepted it. The first bind of an address is made without that
+//! option: it fails where any other process has the port, which the option would let us share unawares.
+
+use std::io;
+use std::net::{SocketAddr, TcpListener as StdListener};
+use std::sync::Arc;
+use std::time::Duration;
+
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::Edge;
+use super::client_io::{ClientIo, ConnectionState, Phase, Sample};
+use crate::settings::ProxySettings;
+
+/// Connections that may wait in the system's queue while the workers are busy.
+const BACKLOG: i32 = 4_096;
+/// After an accept error (out of descriptors, as a rule): trying again at once would only burn the core.
+const PAUSE_AFTER_ERROR: Duration = Duration::from_millis(50);
+
+/// The connections that may be open on one address at once, over all its workers.
+pub type Slots = Arc<Semaphore>;
+
+/// As many as the settings allow.
+pub(super) fn slots(settings: &ProxySettings) -> Slots {
+    Arc::new(Semaphore::new(settings.max_connections.get().min(Semaphore::MAX_PERMITS)))
+}
+
+/// Binds `address` once for each of `workers`.
+///
+/// # Errors
+/// Of the system; `AddrInUse` where the port is taken, by whomever.
+pub fn bind(address: SocketAddr, workers: usize) -> io::Result<Vec<StdListener>> {
+    let first = socket(address)?;
+    first.bind(&address.into())?;
+    first.set_reuse_port(true)?;
+    first.listen(BACKLOG)?;
+    let first = StdListener::from(first);
+    // With port 0 the system has chosen: the others follow it.
+    let address = first.local_addr()?;
+    let mut listeners = vec![first];
+    for _ in 1..workers {
+        let next = socket(address)?;
+        next.set_reuse_port(true)?;
+        next.bind(&address.into())?;
+        next.listen(BACKLOG)?;
+        listeners.push(StdListener::from(next));
+    }
+    Ok(listeners)
+}
+
+fn socket(address: SocketAddr) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_reuse_address(true)?;
+    socket.set_nonblocking(true)?;
+    Ok(socket)
+}
+
+/// Serves one listener until `stop`, then what the system had already accepted for us, and ends when every
+/// connection has.
+///
+/// # Errors
+/// Where the listener cannot be registered with the runtime.
+pub async fn serve(
+    listener: StdListener,
+    edge: Arc<Edge>,
+    stop: CancellationToken,
+) -> io::Result<()> {
+    let listener = TcpListener::from_std(listener)?;
+    let _door = edge.common.doors.token();
+    let connections = TaskTracker::new();
+    let slots = Arc::clone(&edge.slots);
+    loop {
+        let accepted = tokio::select! {
+            biased;
+            accepted = accept(&listener, &slots) => accepted,
+            () = stop.cancelled() => break,
+        };
+        match accepted {
+            Ok(accepted) => spawn(&connections, &edge, accepted),
+            Err(error) => {
+                edge.common.metrics.accept_errors.inc();
+                tracing::warn!(target: "Proxy", %error, "a connection could not be accepted");
+                tokio::time::sleep(PAUSE_AFTER_ERROR).await;
+            }
+        }
+    }
+    sweep(listener.into_std()?, &slots, |accepted| spawn(&connections, &edge, accepted));
+    connections.close();
+    connections.wait().await;
+    Ok(())
+}
+
+/// Takes what the system has accepted for us, which closing the listener would reset. It is asked itself, for the
+/// runtime knows only of those that it was told of when it last slept.
+fn sweep(listener: StdListener, slots: &Slots, mut take: impl FnMut(Accepted)) {
+    while let Ok(slot) = Arc::clone(slots).try_acquire_owned() {
+        let Ok((stream, peer)) = listener.accept() else { break };
+        if stream.set_nonblocking(true).is_ok()
+            && let Ok(stream) = TcpStream::from_std(stream)
+        {
+            take((stream, peer, slot));
+        }
+    }
+    drop(listener);
+}
+
+fn spawn(connections: &TaskTracker, edge: &Arc<Edge>, (stream, peer, slot): Accepted) {
+    let driven = drive(Arc::clone(edge), stream, peer);
+    connections.spawn(async move {
+        driven.await;
+        drop(slot);
+    });
+}
+
+type Accepted = (TcpStream, SocketAddr, OwnedSemaphorePermit);
+
+async fn accept(listener: &TcpListener, slots: &Slots) -> io::Result<Accepted> {
+    let (stream, peer) = listener.accept().await?;
+    // Only now: a worker that nobody comes to must not keep a slot from the others. So, over the bound, each
+    // worker has one in hand. The semaphore is never closed.
+    let slot = Arc::clone(slots).acquire_owned().await.map_err(io::Error::other)?;
+    Ok((stream, peer, slot))
+}
+
+/// One connection from its first byte to its last, or to its upgrade.
+async fn drive(edge: Arc<Edge>, stream: TcpStream, peer: SocketAddr) {
+    // Small answers must not wait for the client's acknowledgement; an error means it has already left.
+    if stream.set_nodelay(true).is_err() {
+        return;
+    }
+    let state = Arc::new(ConnectionState::default());
+    let io = TokioIo::new(ClientIo::new(stream, Arc::clone(&state), Arc::clone(&edge.access)));
+    let service = {
+        let (edge, state) = (Arc::clone(&edge), Arc::clone(&state));
+        service_fn(move |request| Arc::clone(&edge).answer(peer, Arc::clone(&state), request))
+    };
+    let connection = http1::Builder::new()
+        // The watchdog below bounds it, without a timer a request.
+        .header_read_timeout(None)
+        .serve_connection(io, service)
+        .with_upgrades();
+    let mut connection = std::pin::pin!(connection);
+    let _open = OpenConnection::new(&edge);
+    let drain = &edge.common.drain;
+    let watched = watch(&edge, &state);
+    let mut watched = std::pin::pin!(watched);
+    // One that comes during the drain is owed an answer: it is told `Connection: close` with it.
+    let mut asked_to_end = drain.is_draining();
+    loop {
+        tokio::select! {
+            biased;
+            // An error is the client's: it broke the protocol or left. The access record has said so.
+            _ = connection.as_mut() => return,
+            () = &mut watched => return,
+            () = drain.draining(), if !asked_to_end => {
+                asked_to_end = true;
+                connection.as_mut().graceful_shutdown();
+            }
+            () = drain.cutting(), if asked_to_end => return,
+        }
+    }
+}
+
+/// Counts an open connection.
+struct OpenConnection<'a>(&'a Edge);
+
+impl<'a> OpenConnection<'a> {
+    fn new(edge: &'a Edge) -> Self {
+        edge.common.metrics.connections.inc();
+        Self(edge)
+    }
+}
+
+impl Drop for OpenConnection<'_> {
+    fn drop(&mut self) {
+        self.0.common.metrics.connections.dec();
+    }
+}
+
+/// Ends when the client is too slow: with a request head, with the next request, or with reading an answer.
+///
+/// It samples instead of arming a timer a request, so a limit is kept to within a quarter of itself.
+async fn watch(edge: &Edge, state: &ConnectionState) {
+    let settings = &edge.common.settings;
+    let tick = settings.header_timeout.min(settings.body_idle_timeout) / 4;
+    let mut seen = state.sample();
+    let mut since = Instant::now();
+    loop {
+        tokio::time::sleep(tick).await;
+        let sample = state.sample();
+        if sample != seen {
+            (seen, since) = (sample, Instant::now());
+            continue;
+        }
+        if limit(settings, seen).is_some_and(|limit| since.elapsed() >= limit) {
+            return;
+        }
+    }
+}
+
+fn limit(settings: &ProxySettings, sample: Sample) -> Option<Duration> {
+    match sample.phase {
+        Phase::Head => Some(settings.header_timeout),
+        Phase::Idle if sample.never_active() => Some(settings.header_timeout),
+        Phase::Idle => Some(settings.keep_alive_timeout),
+        Phase::Active if sample.write_blocked => Some(settings.body_idle_timeout),
+        Phase::Active | Phase::Upgraded => None,
+    }
+}

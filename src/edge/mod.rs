@@ -1,0 +1,305 @@
+//! The public doors: this path to the hub, that one to the proxy, a few answered here.
+//!
+//! Walk: `listen` accepts and drives a connection whose socket is `client_io`; each request comes to
+//! [`Edge::answer`], is checked by `head`, and goes to an own path (`own`), to a hub (`chat`), or to the proxy.
+//! What comes back is an `AnswerBody` that carries the `access` record; every refusal goes through `answer`.
+//!
+//! Invariants: one access line an exchange; no status code is made outside `answer`; the same verdict on a region
+//! for HTTP and for a WebSocket handshake.
+
+mod access;
+mod answer;
+mod body;
+mod chat;
+mod client_io;
+mod head;
+pub mod listen;
+mod metrics;
+mod own;
+mod unparsed;
+
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use http::header::CONNECTION;
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
+use http_body::Body as _;
+use hyper::body::Incoming;
+use ipnet::IpNet;
+use tokio_util::task::TaskTracker;
+
+use self::access::{Access, AccessLog, End};
+use self::answer::{Answering, Refused, X_REQUEST_ID};
+pub use self::body::AnswerBody;
+use self::body::Content;
+use self::client_io::ConnectionState;
+use self::listen::Slots;
+use self::metrics::EdgeMetrics;
+pub use self::own::OwnPaths;
+use crate::hub::Hub;
+use crate::observability::{Health, Readiness, Registry};
+use crate::proxy::{Caller, Proxy, Scheme, Shared, client_address};
+use crate::settings::{ProxySettings, RegionName};
+use crate::shutdown::Drain;
+
+const HEX: &[u8; 16] = b"0123456789abcdef";
+/// The longest request id that is taken over from a trusted peer.
+const MAX_REQUEST_ID: usize = 128;
+
+/// What all doors of the process share.
+#[derive(Debug)]
+pub struct Common {
+    settings: ProxySettings,
+    own: OwnPaths,
+    region_names: Vec<RegionName>,
+    hub: Arc<Hub>,
+    drain: Drain,
+    readiness: Readiness,
+    metrics: Arc<EdgeMetrics>,
+    /// Owner of the chat sockets' tasks.
+    sockets: TaskTracker,
+    /// Counts the accept loops, each until its last connection has ended.
+    doors: TaskTracker,
+}
+
+/// The parts that [`Common::new`] joins.
+pub struct CommonParts<'a> {
+    pub settings: &'a ProxySettings,
+    pub own: OwnPaths,
+    pub proxy: &'a Shared,
+    pub hub: Arc<Hub>,
+    pub drain: Drain,
+    pub readiness: Readiness,
+    pub registry: &'a mut Registry,
+}
+
+impl Common {
+    pub fn new(parts: CommonParts<'_>) -> Arc<Self> {
+        let region_names = parts.proxy.region_names().to_vec();
+        let metrics = EdgeMetrics::new(region_names.iter().map(RegionName::as_str), parts.registry);
+        let doors = TaskTracker::new();
+        doors.close();
+        Arc::new(Self {
+            settings: parts.settings.clone(),
+            own: parts.own,
+            region_names,
+            hub: parts.hub,
+            drain: parts.drain,
+            readiness: parts.readiness,
+            metrics: Arc::new(metrics),
+            sockets: TaskTracker::new(),
+            doors,
+        })
+    }
+
+    /// Room for the connections of one more address.
+    pub fn slots(&self) -> Slots {
+        listen::slots(&self.settings)
+    }
+
+    /// Ends when every listener was told to stop, has taken what the system had accepted for it, and has no
+    /// connection left.
+    pub async fn doors_closed(&self) {
+        self.doors.wait().await;
+    }
+
+    /// Ends when every chat socket's task has ended; new ones are still taken.
+    pub async fn sockets_closed(&self) {
+        self.sockets.close();
+        self.sockets.wait().await;
+    }
+}
+
+/// What stands behind one listener.
+#[derive(Clone, Debug)]
+enum Door {
+    /// Everything, routed by region.
+    Public,
+    /// One region's chat, and nothing else.
+    Hub(RegionName),
+}
+
+/// One listener's service, as one worker runs it.
+#[derive(Debug)]
+pub struct Edge {
+    door: Door,
+    common: Arc<Common>,
+    proxy: Arc<Proxy>,
+    health: Health,
+    access: Arc<AccessLog>,
+    /// Shared by the workers of one address.
+    slots: Slots,
+}
+
+impl Edge {
+    /// The proxy listener.
+    pub fn public(
+        common: Arc<Common>,
+        proxy: Arc<Proxy>,
+        health: Health,
+        slots: Slots,
+    ) -> Arc<Self> {
+        Self::new(Door::Public, common, proxy, health, slots)
+    }
+
+    /// The listener of one region's hub.
+    pub fn hub(
+        region: RegionName,
+        common: Arc<Common>,
+        proxy: Arc<Proxy>,
+        health: Health,
+        slots: Slots,
+    ) -> Arc<Self> {
+        Self::new(Door::Hub(region), common, proxy, health, slots)
+    }
+
+    fn new(
+        door: Door,
+        common: Arc<Common>,
+        proxy: Arc<Proxy>,
+        health: Health,
+        slots: Slots,
+    ) -> Arc<Self> {
+        let access = Arc::new(AccessLog {
+            metrics: Arc::clone(&common.metrics),
+            drain: common.drain.clone(),
+            regions: common.region_names.iter().map(|name| Arc::from(name.as_str())).collect(),
+            hub: matches!(door, Door::Hub(_)),
+        });
+        Arc::new(Self { door, common, proxy, health, access, slots })
+    }
+
+    /// Answers one request. Never fails: what goes wrong is an answer too.
+    async fn answer(
+        self: Arc<Self>,
+        peer: SocketAddr,
+        connection: Arc<ConnectionState>,
+        request: Request<Incoming>,
+    ) -> Result<Response<AnswerBody>, Infallible> {
+        let trusted = is_trusted(peer, &self.common.settings.trusted_proxies);
+        let request_id = request_id(request.headers(), trusted);
+        let head = *request.method() == Method::HEAD;
+        connection.begin(!request.body().is_end_stream());
+        let had_fragment = connection.take_fragment();
+        let mut access = Access::begin(
+            Arc::clone(&self.access),
+            connection,
+            self.common.drain.in_flight(),
+            request.method().clone(),
+            request.uri().clone(),
+            request_id,
+        );
+        let result = if had_fragment {
+            Err(Refused::BadRequest("the request target must not have a fragment"))
+        } else {
+            self.dispatch(peer, &mut access, request).await
+        };
+        let mut response = match result {
+            Ok(response) => response,
+            Err(refused) => answer::refuse(
+                &refused,
+                &Answering {
+                    request_id: access.request_id(),
+                    regions: &self.common.region_names,
+                    retry_after: self.common.settings.retry_after_seconds,
+                },
+            ),
+        };
+        access.answered(response.status().as_u16());
+        let headers = response.headers_mut();
+        headers.insert(X_REQUEST_ID.clone(), access.request_id().clone());
+        if self.common.drain.is_draining() && response.status() != StatusCode::SWITCHING_PROTOCOLS {
+            response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+        }
+        if head || response.status() == StatusCode::SWITCHING_PROTOCOLS {
+            // Neither has a body to be read to its end: the head is the whole answer.
+            let upgraded = response.status() == StatusCode::SWITCHING_PROTOCOLS;
+            access.ended(if upgraded { End::Upgraded } else { End::Complete });
+        }
+        Ok(response.map(|content| AnswerBody::new(content, access)))
+    }
+
+    async fn dispatch(
+        &self,
+        peer: SocketAddr,
+        access: &mut Access,
+        request: Request<Incoming>,
+    ) -> Result<Response<Content>, Refused> {
+        let settings = &self.common.settings;
+        let host = head::host(request.uri(), request.headers(), request.version())?;
+        let max_target = settings.max_target_bytes.get();
+        head::check(request.method(), request.uri(), request.headers(), max_target)?;
+        if let Some(response) = own::answer(self, &request) {
+            return Ok(response);
+        }
+        let (client, trusted) =
+            client_address(request.headers(), peer.ip(), &settings.trusted_proxies);
+        let region = match &self.door {
+            Door::Hub(region) => return self.chat_here(region, client, access, request),
+            Door::Public => {
+                self.proxy.route(request.headers(), request.uri()).map_err(Refused::Route)?
+            }
+        };
+        access.region(region);
+        let caller = Caller {
+            peer: peer.ip(),
+            client,
+            trusted,
+            scheme: Scheme::Http,
+            host,
+            request_id: access.request_id().clone(),
+            arrival: access.arrival(),
+        };
+        let forwarded = if self.common.own.is_ws(request.uri().path()) {
+            let name = self.proxy.region(region);
+            if self.common.hub.hosts(name.as_str()) {
+                return self.chat_here(name, client, access, request);
+            }
+            self.proxy.forward_to_hub(region, &caller, request).await
+        } else {
+            self.proxy.forward(region, &caller, request).await
+        }
+        .map_err(Refused::Forward)?;
+        access.backend(forwarded.backend);
+        Ok(forwarded.response.map(Content::Forwarded))
+    }
+}
+
+/// Whether a peer's word is taken. An IPv4 peer of a listener for both families has an IPv6 address.
+fn is_trusted(peer: SocketAddr, trusted: &[IpNet]) -> bool {
+    let peer = peer.ip().to_canonical();
+    trusted.iter().any(|net| net.contains(&peer))
+}
+
+/// The id of a request: a trusted peer's, if it is short visible ASCII, else a new one of 128 random bits.
+fn request_id(headers: &HeaderMap, trusted: bool) -> HeaderValue {
+    if trusted
+        && let Some(given) = headers.get(&X_REQUEST_ID)
+        && (1..=MAX_REQUEST_ID).contains(&given.len())
+        && given.as_bytes().iter().all(|byte| (0x21..=0x7e).contains(byte))
+    {
+        return given.clone();
+    }
+    let mut random = fastrand::u128(..);
+    let id: [u8; 32] = std::array::from_fn(|_| {
+        let digit = HEX.get((random & 15) as usize).copied().unwrap_or(b'0');
+        random >>= 4;
+        digit
+    });
+    HeaderValue::from_bytes(&id).unwrap_or_else(|_| HeaderValue::from_static("-"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_trusted;
+
+    #[test]
+    fn an_ipv4_peer_is_the_same_on_a_listener_for_both_families() {
+        let trusted = ["10.0.0.0/8".parse().unwrap()];
+        for peer in ["10.1.2.3:1", "[::ffff:10.1.2.3]:1"] {
+            assert!(is_trusted(peer.parse().unwrap(), &trusted), "{peer}");
+        }
+        assert!(!is_trusted("[::ffff:11.1.2.3]:1".parse().unwrap(), &trusted));
+    }
+}

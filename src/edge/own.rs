@@ -1,0 +1,87 @@
+//! The paths that this gateway answers itself: health, readiness, the chat page.
+
+use http::header::{CACHE_CONTROL, LOCATION};
+use http::{HeaderValue, Method, Request, Response, StatusCode};
+
+use super::body::Content;
+use super::{Door, Edge, answer};
+use crate::settings::{PageSettings, ProxySettings};
+
+/// The chat page, carried by the binary.
+const PAGE: &str = include_str!("../../client/index.html");
+
+/// Where the own paths of the proxy listener are; an empty one is turned off.
+#[derive(Clone, Debug)]
+pub struct OwnPaths {
+    health: String,
+    ready: String,
+    ws: String,
+    page: String,
+}
+
+impl OwnPaths {
+    pub fn new(proxy: &ProxySettings, page: &PageSettings) -> Self {
+        Self {
+            health: proxy.health_path.clone(),
+            ready: proxy.ready_path.clone(),
+            ws: proxy.ws_path.clone(),
+            page: page.path.clone(),
+        }
+    }
+
+    pub(super) fn is_ws(&self, path: &str) -> bool {
+        !self.ws.is_empty() && path == self.ws
+    }
+
+    /// Whether `path` is the page, or `None` where it is not ours; `Some(false)` for the path that lacks the final slash.
+    fn page(&self, path: &str) -> Option<bool> {
+        if self.page.is_empty() {
+            return None;
+        }
+        if let Some(rest) = path.strip_prefix(self.page.as_str()) {
+            return matches!(rest, "" | "index.html").then_some(true);
+        }
+        (Some(path) == self.page.strip_suffix('/')).then_some(false)
+    }
+}
+
+/// The answer, where the path is an own one of this door.
+pub(super) fn answer<B>(edge: &Edge, request: &Request<B>) -> Option<Response<Content>> {
+    let path = request.uri().path();
+    if *request.method() == Method::OPTIONS && path == "*" {
+        return Some(answer::empty(StatusCode::NO_CONTENT));
+    }
+    if !matches!(*request.method(), Method::GET | Method::HEAD) {
+        return None;
+    }
+    let own = &edge.common.own;
+    let (health, ready) = match edge.door {
+        Door::Public => (own.health.as_str(), own.ready.as_str()),
+        Door::Hub(_) => ("/health", "/ready"),
+    };
+    if path == health && !health.is_empty() {
+        return Some(uncached(answer::json(StatusCode::OK, edge.health.json())));
+    }
+    if path == ready && !ready.is_empty() {
+        let (is_ready, body) = edge.common.readiness.json(false);
+        let status = if is_ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+        return Some(uncached(answer::json(status, body)));
+    }
+    if matches!(edge.door, Door::Hub(_)) {
+        return None;
+    }
+    if own.page(path)? {
+        return Some(uncached(answer::html(PAGE)));
+    }
+    let mut redirect = answer::empty(StatusCode::PERMANENT_REDIRECT);
+    let query = request.uri().query().map_or_else(String::new, |query| format!("?{query}"));
+    let location = HeaderValue::from_str(&format!("{}{query}", own.page)).ok()?;
+    redirect.headers_mut().insert(LOCATION, location);
+    Some(redirect)
+}
+
+/// What changes with the process must not be kept by anyone on the way.
+fn uncached(mut response: Response<Content>) -> Response<Content> {
+    response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+    response
+}

@@ -1,0 +1,90 @@
+//! The answer to a request that hyper could not parse: the same JSON as every other refusal, with an id, a line and
+//! a count. hyper answers these by itself, below the service, with a bare status; what it writes is replaced here.
+
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use bytes::{Buf as _, Bytes, BytesMut};
+use http::{HeaderMap, StatusCode};
+use tokio::io::AsyncWrite;
+use tokio::net::TcpStream;
+
+use super::access::AccessLog;
+use super::answer::{self, Answering, Refused, X_REQUEST_ID};
+use super::body::Content;
+
+/// Where the status code stands in `HTTP/1.1 400 Bad Request`.
+const STATUS: std::ops::Range<usize> = 9..12;
+
+/// Our own answer, on its way in place of hyper's.
+#[derive(Debug)]
+pub(super) struct Substitute {
+    rest: Bytes,
+}
+
+impl Substitute {
+    /// For the answer that begins with `head`; writes its line and count, too.
+    pub(super) fn of(head: &[u8], log: &AccessLog) -> Self {
+        let refused = match head.get(STATUS) {
+            Some(b"414") => Refused::TargetTooLong,
+            Some(b"431") => Refused::HeadersTooLarge,
+            _ => Refused::BadRequest(
+                "this is not a valid HTTP/1.1 request; check its first line and its header lines",
+            ),
+        };
+        let request_id = super::request_id(&HeaderMap::new(), false);
+        let answering = Answering { request_id: &request_id, regions: &[], retry_after: 0 };
+        let mut response = answer::refuse(&refused, &answering);
+        response.headers_mut().insert(X_REQUEST_ID.clone(), request_id.clone());
+        log.unparsed(response.status(), &request_id);
+        Self { rest: encoded(&response) }
+    }
+
+    /// Ends when the system has all of it.
+    pub(super) fn poll_send(
+        &mut self,
+        stream: &mut TcpStream,
+        context: &mut Context<'_>,
+    ) -> Poll<io::Result<()>> {
+        while !self.rest.is_empty() {
+            let sent = ready!(Pin::new(&mut *stream).poll_write(context, &self.rest))?;
+            if sent == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            self.rest.advance(sent);
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+/// A response of ours as its bytes (RFC 9112); it closes the connection.
+fn encoded(response: &http::Response<Content>) -> Bytes {
+    let Content::Fixed(body) = response.body() else { return Bytes::new() };
+    let mut bytes = BytesMut::with_capacity(512);
+    let reason = response.status().canonical_reason().unwrap_or_default();
+    let line = format!("HTTP/1.1 {} {reason}\r\n", response.status().as_u16());
+    bytes.extend_from_slice(line.as_bytes());
+    for (name, value) in response.headers() {
+        for part in [name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"] {
+            bytes.extend_from_slice(part);
+        }
+    }
+    bytes.extend_from_slice(format!("content-length: {}\r\n\r\n", body.len()).as_bytes());
+    bytes.extend_from_slice(body);
+    bytes.freeze()
+}
+
+impl AccessLog {
+    /// The line and the count of a request without a method or a path.
+    fn unparsed(&self, status: StatusCode, request_id: &http::HeaderValue) {
+        let status = status.as_u16();
+        self.metrics.request(None, status, std::time::Duration::ZERO);
+        let request_id = request_id.to_str().unwrap_or("-");
+        if self.hub {
+            tracing::info!(target: "Hub::access", status, request_id, "unparsed request {status} - 0ms");
+        } else {
+            tracing::info!(target: "Proxy::access", status, request_id, "unparsed request {status} - 0ms");
+        }
+    }
+}
