@@ -5,8 +5,40 @@
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::panic,
-    reason = "a test fails by panicking, also in its helper functions"
+    clippy::indexing_slicing,
+    clippy::disallowed_methods,
+    clippy::unused_async,
+    reason = "a test fails by panicking, also in its helper functions, and its end is the end of its tasks"
 )]
 
+/// The plumbing.
+mod harness;
+
+/// Bodies both ways, trailers, reuse, and backends that fail.
+mod bodies;
+/// Chat as its users meet it.
+mod conversation;
+/// The way down.
+mod drain;
+/// Message framing, byte by byte.
+mod framing;
+/// Which header fields pass, which stop, which are ours.
+mod headers;
 /// Who may import whom: the table of ARCHITECTURE.md, held against every `crate::` path.
 mod import_directions;
+/// What the gateway answers itself.
+mod own_paths;
+/// The chat page in a real browser.
+mod page;
+/// The built binary: what it prints, where, and its exit codes.
+mod process;
+/// Region → backend.
+mod region;
+/// The built binary, running.
+mod running;
+/// Files, `.env`, variables and flags: precedence, and what is said of each mistake.
+mod settings;
+/// Two gateways over one Redis.
+mod two_nodes;
+/// WebSocket tunnels to a backend.
+mod upgrade;

@@ -1,0 +1,37 @@
+//! The plumbing of the tests: real gateways, clients, backends and servers, so that a test says only what matters.
+
+pub(crate) mod backend;
+/// A real Chromium, for the page.
+pub(crate) mod browser;
+pub(crate) mod chat;
+pub(crate) mod gateway;
+pub(crate) mod http;
+#[expect(dead_code, reason = "the tests of the bus use the rest")]
+pub(crate) mod redis;
+
+use std::future::Future;
+use std::time::Duration;
+
+/// Every wait of a test ends, with a message that says what was waited for.
+pub(crate) const DEADLINE: Duration = Duration::from_secs(20);
+
+/// Awaits `future`, and fails the test where it takes longer than [`DEADLINE`].
+pub(crate) async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {
+    let Ok(value) = tokio::time::timeout(DEADLINE, future).await else {
+        panic!("waited {DEADLINE:?} in vain for {what}")
+    };
+    value
+}
+
+/// Asks again and again until `condition` holds, and fails the test where it never does.
+pub(crate) async fn eventually<F: Future<Output = bool>>(
+    what: &str,
+    mut condition: impl FnMut() -> F,
+) {
+    within(what, async {
+        while !condition().await {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    })
+    .await;
+}

@@ -1,0 +1,110 @@
+//! The built binary as a shell sees it: output, errors, exit codes.
+
+use std::process::{Command, Output};
+
+use tempfile::TempDir;
+
+/// The binary in an empty folder, with nothing in its environment.
+fn meridian(folder: &TempDir, arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_meridian"));
+    command.args(arguments).current_dir(folder.path()).env_clear();
+    command
+}
+
+fn run(arguments: &[&str], variables: &[(&str, &str)]) -> (i32, String, String) {
+    let folder = tempfile::tempdir().unwrap();
+    let Output { status, stdout, stderr } =
+        meridian(&folder, arguments).envs(variables.iter().copied()).output().unwrap();
+    (status.code().unwrap(), String::from_utf8(stdout).unwrap(), String::from_utf8(stderr).unwrap())
+}
+
+#[test]
+fn check_says_that_all_is_well() {
+    assert_eq!(run(&["check"], &[]), (0, "configuration is valid\n".to_owned(), String::new()));
+}
+
+#[test]
+fn check_says_every_problem_and_exits_with_two() {
+    let (code, answer, out) = run(&["check", "--set", "workers=many"], &[("PROXY_PORT", "x")]);
+    assert_eq!((code, answer.as_str()), (2, ""));
+    assert!(out.contains("PROXY_PORT: proxy.port: \"x\" is not a port"), "{out}");
+    assert!(out.contains("--set: workers: \"many\" is not a whole number from 0 to 1024"), "{out}");
+}
+
+#[test]
+fn it_does_not_start_with_a_configuration_that_is_wrong() {
+    for arguments in
+        [&["--only", "moon"][..], &["serve", "--only", "moon"], &["print-config", "--only=moon"]]
+    {
+        let (code, out, errors) = run(arguments, &[]);
+        assert_eq!((code, out.as_str()), (2, ""), "{arguments:?}");
+        assert!(
+            errors.contains("--only: \"moon\" is not one of proxy, hub-1, hub-2, demo"),
+            "{errors}"
+        );
+    }
+}
+
+#[test]
+fn print_config_says_where_each_value_is_from() {
+    let (code, out, _) = run(
+        &["--set", "hub.ping_interval=20s", "print-config"],
+        &[("PROXY_PORT", "3100"), ("REDIS_URL", "redis://u:geheim@h:1")],
+    );
+    assert_eq!(code, 0);
+    for line in [
+        "port = 3100  # from PROXY_PORT",
+        "ping_interval = \"20s\"  # from --set",
+        "url = \"redis://u:***@h:1\"  # from REDIS_URL",
+        "port = 9600  # built-in default",
+    ] {
+        assert!(out.lines().any(|printed| printed == line), "{line} in {out}");
+    }
+    assert!(!out.contains("geheim"));
+}
+
+#[test]
+fn the_files_of_the_working_folder_are_read() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join(".env"), "LOG_LEVEL=loud\n").unwrap();
+    std::fs::create_dir(folder.path().join("config")).unwrap();
+    std::fs::write(folder.path().join("config/default.toml"), "worker = 1\n").unwrap();
+    let output = meridian(&folder, &["check"]).output().unwrap();
+    let out = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    assert!(out.contains("config/default.toml: worker: unknown key"), "{out}");
+    assert!(out.contains(".env: LOG_LEVEL: log.level: \"loud\" is not one of"), "{out}");
+}
+
+#[test]
+fn arguments_that_do_not_exist_exit_with_two() {
+    for arguments in [&["--nonsense"][..], &["fly"], &["check", "--set"]] {
+        let (code, _, errors) = run(arguments, &[]);
+        assert_eq!(code, 2, "{arguments:?}");
+        assert!(errors.starts_with("error: ") && errors.contains("--help"), "{errors}");
+    }
+}
+
+#[test]
+fn help_and_version_are_results() {
+    let (code, out, _) = run(&["--version"], &[]);
+    assert_eq!((code, out), (0, format!("meridian {}\n", env!("CARGO_PKG_VERSION"))));
+    let (code, out, _) = run(&["--help"], &[]);
+    assert_eq!(code, 0);
+    for name in ["check", "print-config", "serve", "--config", "--set", "--only"] {
+        assert!(out.contains(name), "{name} in {out}");
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn a_variable_that_is_not_utf8_is_a_problem_only_where_it_is_ours() {
+    use std::os::unix::ffi::OsStrExt as _;
+    let broken = std::ffi::OsStr::from_bytes(b"\xff");
+    let folder = tempfile::tempdir().unwrap();
+    let output = meridian(&folder, &["check"]).env("THEIRS", broken).output().unwrap();
+    assert_eq!(output.status.code(), Some(0));
+    let output = meridian(&folder, &["check"]).env("REDIS_PASSWORD", broken).output().unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    assert_eq!(output.stderr, b"REDIS_PASSWORD: its value is not UTF-8\n");
+}
