@@ -129,7 +129,7 @@ impl App {
         }
         let mut registry = Registry::with_prefix("meridian");
         let (drain, readiness) = (Drain::new(), Readiness::default());
-        readiness.expect("bus");
+        readiness.await_word("bus");
         readiness.report("draining", Ok(()));
         let bus = if settings.bus.wants_redis() {
             Bus::redis(&settings.bus, &mut registry)?

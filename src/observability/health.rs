@@ -69,7 +69,7 @@ struct CheckBody {
 
 impl Readiness {
     /// Adds a check that fails until it is reported otherwise.
-    pub fn expect(&self, name: &'static str) {
+    pub fn await_word(&self, name: &'static str) {
         self.report(name, Err("starting".to_owned()));
     }
 
@@ -134,7 +134,7 @@ mod tests {
     #[test]
     fn ready_means_that_every_check_said_so() {
         let readiness = Readiness::default();
-        readiness.expect("bus");
+        readiness.await_word("bus");
         readiness.report("draining", Ok(()));
         let (ready, body) = readiness.json(true);
         assert!(!ready);
