@@ -382,6 +382,7 @@ async fn slow_clients_are_closed_in_every_phase_and_others_are_not() {
         .await;
     within("the dripping client's end", async {
         while tokio::io::AsyncWriteExt::write_all(&mut dripping.stream, b"G").await.is_ok() {
+            // Not a wait for anything: the pace of a client that drips.
             tokio::time::sleep(std::time::Duration::from_millis(20)).await;
         }
     })
