@@ -7,6 +7,7 @@
 //! - [`edge`]: accepts connections; this path to a hub, that one to the proxy.
 //! - [`proxy`]: request → region → backend, and the answer back.
 //! - [`hub`]: chat sockets: frames, seats, queues.
+//! - [`protocol`]: the frames and their rules, shared by hubs, the API and the command line.
 //! - [`bus`]: what carries messages between hubs.
 //! - [`admin`]: the private listener. [`observability`]: logs and metrics. [`shutdown`]: the way down.
 //! - [`demo`]: sample backends. [`cli`]: arguments.
@@ -21,6 +22,7 @@ pub mod demo;
 pub mod edge;
 pub mod hub;
 pub mod observability;
+pub mod protocol;
 pub mod proxy;
 pub mod settings;
 pub mod shutdown;

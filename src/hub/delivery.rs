@@ -20,8 +20,8 @@ use tokio_tungstenite::tungstenite::Utf8Bytes;
 use super::Place;
 use super::cursor::{Cursor, Judgement, Verdict};
 use super::outbox::{Item, Released};
-use super::protocol::outgoing;
 use super::relay::{self, Read, Replay, Seq, Subscription};
+use crate::protocol::outgoing;
 
 /// A read that failed is tried again after this time and up to as much again, if no notice comes first; the
 /// time doubles with each failure, so that a bus that is away for long is not asked by everybody all the time.

@@ -8,7 +8,7 @@ use tokio_tungstenite::tungstenite::error::ProtocolError;
 use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 
 use super::Place;
-use super::protocol::Close;
+use crate::protocol::Close;
 
 /// No code was in the close frame (RFC 6455, 7.1.5).
 const NO_CODE: u16 = 1005;

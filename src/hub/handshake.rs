@@ -16,7 +16,7 @@ use http::{HeaderMap, HeaderValue, Method, Version};
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
 use super::cursor::Cursor;
-use super::protocol;
+use crate::protocol;
 
 /// The longest epoch worth a look; ours are far shorter.
 const MAX_EPOCH: usize = 128;

@@ -8,8 +8,8 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 
-use super::protocol::Code;
 use crate::observability::Registry;
+use crate::protocol::Code;
 use crate::settings::RegionName;
 
 /// Upper bounds of the way from the sender's hub to a reader's socket, in seconds.

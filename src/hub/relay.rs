@@ -13,10 +13,10 @@ use bytes::Bytes;
 use tokio_tungstenite::tungstenite::Utf8Bytes;
 
 use super::outbox::Item;
-use super::protocol::outgoing::{Outgoing, taken_at};
 use super::registry::Registry;
 pub(super) use crate::bus::{Bus, BusError, Epoch, Receipt, Replay, Seq, Subscription};
 use crate::bus::{Deliver, Envelope};
+use crate::protocol::outgoing::{Outgoing, taken_at};
 
 /// The way of one message in so many is measured, from the sender's hub to each reader's socket.
 const MEASURED: u32 = 32;

@@ -7,8 +7,8 @@ use std::collections::VecDeque;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use super::protocol::outgoing::Outgoing;
 use super::relay::{BusError, Receipt};
+use crate::protocol::outgoing::Outgoing;
 
 /// Publishes of one socket under way at once: covers 3,000 messages a second over a bus 10 ms away.
 const MAX_IN_FLIGHT: usize = 32;
@@ -83,8 +83,8 @@ mod tests {
     use futures_util::FutureExt as _;
     use tokio::sync::oneshot;
 
-    use super::super::protocol::incoming::Draft;
     use super::*;
+    use crate::protocol::incoming::Draft;
 
     fn outgoing(id: &'static str) -> Outgoing {
         let draft = Draft { to: "bob".into(), id: Some(id.into()), text: None, data: Some("1") };

@@ -25,9 +25,9 @@ use super::delivery::{Delivery, Given};
 use super::ending::{End, Record};
 use super::heartbeat::{Beat, Heartbeat};
 use super::limits::Budget;
-use super::protocol::Close;
 use super::sending::Sending;
 use super::{Admission, Limits, Place};
+use crate::protocol::Close;
 
 mod dispatch;
 mod farewell;

@@ -7,18 +7,37 @@ use std::path::{Path, PathBuf};
 const TABLE: &[(&str, &[&str])] = &[
     ("settings", &[]),
     ("shutdown", &[]),
+    ("protocol", &[]),
     ("observability", &["settings"]),
     ("bus", &["observability", "settings", "shutdown"]),
     ("proxy", &["observability", "settings", "shutdown"]),
-    ("hub", &["bus", "observability", "settings", "shutdown"]),
-    ("edge", &["hub", "proxy", "observability", "settings", "shutdown"]),
+    ("identity", &["observability", "settings", "shutdown"]),
+    ("hub", &["bus", "identity", "observability", "protocol", "settings", "shutdown"]),
+    ("api", &["bus", "identity", "observability", "protocol", "settings", "shutdown"]),
+    (
+        "edge",
+        &["api", "hub", "identity", "observability", "protocol", "proxy", "settings", "shutdown"],
+    ),
     ("admin", &["hub", "proxy", "bus", "observability", "settings", "shutdown"]),
     ("demo", &["observability", "settings", "shutdown"]),
     (
         "app",
-        &["admin", "bus", "demo", "edge", "hub", "observability", "proxy", "settings", "shutdown"],
+        &[
+            "admin",
+            "api",
+            "bus",
+            "demo",
+            "edge",
+            "hub",
+            "identity",
+            "observability",
+            "proxy",
+            "settings",
+            "shutdown",
+        ],
     ),
-    ("cli", &["app", "observability", "settings"]),
+    ("client", &["protocol"]),
+    ("cli", &["app", "client", "observability", "protocol", "settings"]),
 ];
 
 fn sources(folder: &Path, found: &mut Vec<PathBuf>) {

@@ -10,11 +10,11 @@ use tokio::time::Instant;
 use tokio_tungstenite::tungstenite::Message;
 
 use super::super::ending::End;
-use super::super::protocol::incoming::{self, ClientFrame, Draft};
-use super::super::protocol::outgoing::{self, Outgoing};
-use super::super::protocol::{Close, Code};
 use super::super::sending::Sent;
 use super::{Session, now_ms};
+use crate::protocol::incoming::{self, ClientFrame, Draft};
+use crate::protocol::outgoing::{self, Outgoing};
+use crate::protocol::{Close, Code};
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
     pub(super) fn on_message(

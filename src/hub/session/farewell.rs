@@ -14,8 +14,8 @@ use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 
 use super::super::ending::End;
-use super::super::protocol::{Close, outgoing};
 use super::Session;
+use crate::protocol::{Close, outgoing};
 use crate::shutdown::Drain;
 
 /// For publishes under way, and for what is queued.

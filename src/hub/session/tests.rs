@@ -4,11 +4,11 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
-use super::super::protocol::incoming::Draft;
-use super::super::protocol::outgoing::Outgoing;
 use super::super::relay::BusError;
 use super::super::tests::harness::House;
 use super::*;
+use crate::protocol::incoming::Draft;
+use crate::protocol::outgoing::Outgoing;
 
 #[tokio::test(start_paused = true)]
 async fn a_session_is_small() {

@@ -18,12 +18,12 @@ const FRAME_OVERHEAD: usize = 160;
 
 /// What the welcome frame tells besides the position.
 #[derive(Clone, Copy, Debug)]
-pub(in crate::hub) struct Terms {
-    pub(in crate::hub) ping_interval: Duration,
-    pub(in crate::hub) max_text_bytes: usize,
+pub struct Terms {
+    pub ping_interval: Duration,
+    pub max_text_bytes: usize,
 }
 
-pub(in crate::hub) fn welcome(
+pub fn welcome(
     user: &str,
     region: &str,
     position: (&str, u64),
@@ -42,11 +42,11 @@ pub(in crate::hub) fn welcome(
     .into()
 }
 
-pub(in crate::hub) fn reset(epoch: &str, seq: u64) -> Utf8Bytes {
+pub fn reset(epoch: &str, seq: u64) -> Utf8Bytes {
     format!(r#"{{"type":"reset","epoch":{},"seq":{seq}}}"#, Quoted(epoch)).into()
 }
 
-pub(in crate::hub) fn ack(id: &str, seq: u64, at_ms: u64, duplicate: bool) -> Utf8Bytes {
+pub fn ack(id: &str, seq: u64, at_ms: u64, duplicate: bool) -> Utf8Bytes {
     let at = Timestamp(at_ms);
     format!(
         r#"{{"type":"ack","id":{},"seq":{seq},"ts":"{at}","duplicate":{duplicate}}}"#,
@@ -56,7 +56,7 @@ pub(in crate::hub) fn ack(id: &str, seq: u64, at_ms: u64, duplicate: bool) -> Ut
 }
 
 /// `advice` goes in as it is: it holds nothing that JSON escapes.
-pub(in crate::hub) fn error(code: Code, advice: &'static str, id: Option<&str>) -> Utf8Bytes {
+pub fn error(code: Code, advice: &'static str, id: Option<&str>) -> Utf8Bytes {
     let mut frame = format!(r#"{{"type":"error","code":"{}","message":"{advice}""#, code.as_str());
     if let Some(id) = id {
         append(&mut frame, format_args!(r#","id":{}"#, Quoted(id)));
@@ -65,15 +65,15 @@ pub(in crate::hub) fn error(code: Code, advice: &'static str, id: Option<&str>) 
     frame.into()
 }
 
-pub(in crate::hub) fn typing(from: &str) -> Utf8Bytes {
+pub fn typing(from: &str) -> Utf8Bytes {
     format!(r#"{{"type":"typing","from":{}}}"#, Quoted(from)).into()
 }
 
-pub(in crate::hub) fn reconnect(after: Duration) -> Utf8Bytes {
+pub fn reconnect(after: Duration) -> Utf8Bytes {
     format!(r#"{{"type":"reconnect","afterMs":{}}}"#, after.as_millis()).into()
 }
 
-pub(in crate::hub) fn pong() -> Utf8Bytes {
+pub fn pong() -> Utf8Bytes {
     Utf8Bytes::from_static(r#"{"type":"pong"}"#)
 }
 
@@ -81,17 +81,17 @@ pub(in crate::hub) fn pong() -> Utf8Bytes {
 ///
 /// The frame is written around its position, which only the bus knows.
 #[derive(Debug)]
-pub(in crate::hub) struct Outgoing {
+pub struct Outgoing {
     buffer: String,
     to_end: usize,
     id_end: usize,
     head_end: usize,
-    pub(in crate::hub) at_ms: u64,
+    pub at_ms: u64,
 }
 
 impl Outgoing {
     /// Writes `draft` as its recipient will see it.
-    pub(in crate::hub) fn compose(draft: &Draft<'_>, from: &str, region: &str, at_ms: u64) -> Self {
+    pub fn compose(draft: &Draft<'_>, from: &str, region: &str, at_ms: u64) -> Self {
         let text = draft.text.unwrap_or_default();
         let data = draft.data.unwrap_or_default();
         let made_up;
@@ -126,27 +126,27 @@ impl Outgoing {
         Self { buffer, to_end, id_end, head_end, at_ms }
     }
 
-    pub(in crate::hub) fn to(&self) -> &str {
+    pub fn to(&self) -> &str {
         self.buffer.get(..self.to_end).unwrap_or_default()
     }
 
-    pub(in crate::hub) fn id(&self) -> &str {
+    pub fn id(&self) -> &str {
         self.buffer.get(self.to_end..self.id_end).unwrap_or_default()
     }
 
     /// The frame up to the position.
-    pub(in crate::hub) fn head(&self) -> &[u8] {
+    pub fn head(&self) -> &[u8] {
         self.buffer.as_bytes().get(self.id_end..self.head_end).unwrap_or_default()
     }
 
     /// The frame after the position.
-    pub(in crate::hub) fn tail(&self) -> &[u8] {
+    pub fn tail(&self) -> &[u8] {
         self.buffer.as_bytes().get(self.head_end..).unwrap_or_default()
     }
 }
 
 /// When the message frame `frame` was taken, in milliseconds since the Unix epoch.
-pub(in crate::hub) fn taken_at(frame: &[u8]) -> Option<u64> {
+pub fn taken_at(frame: &[u8]) -> Option<u64> {
     /// What closes every message frame.
     const LAYOUT: &[u8] = br#"0000-00-00T00:00:00.000Z"}"#;
     let stamp = frame.get(frame.len().checked_sub(LAYOUT.len())?..)?.strip_suffix(br#""}"#)?;

@@ -19,7 +19,7 @@ const MAX_DEPTH: usize = 126;
 
 /// A frame that may be acted on.
 #[derive(Debug, PartialEq, Eq)]
-pub(in crate::hub) enum ClientFrame<'a> {
+pub enum ClientFrame<'a> {
     Message(Draft<'a>),
     Typing { to: Cow<'a, str> },
     Ping,
@@ -27,23 +27,23 @@ pub(in crate::hub) enum ClientFrame<'a> {
 
 /// A message that one user wants to send; every part within its bounds.
 #[derive(Debug, PartialEq, Eq)]
-pub(in crate::hub) struct Draft<'a> {
-    pub(in crate::hub) to: Cow<'a, str>,
-    pub(in crate::hub) id: Option<Cow<'a, str>>,
+pub struct Draft<'a> {
+    pub to: Cow<'a, str>,
+    pub id: Option<Cow<'a, str>>,
     /// A JSON string, quotes and escapes as the sender wrote them.
-    pub(in crate::hub) text: Option<&'a str>,
+    pub text: Option<&'a str>,
     /// Any JSON value.
-    pub(in crate::hub) data: Option<&'a str>,
+    pub data: Option<&'a str>,
 }
 
 /// Why a frame is answered with an error.
 #[derive(Debug, PartialEq, Eq)]
-pub(in crate::hub) struct Fault<'a> {
-    pub(in crate::hub) code: Code,
+pub struct Fault<'a> {
+    pub code: Code,
     /// What the sender should do; needs no escape in JSON.
-    pub(in crate::hub) advice: &'static str,
+    pub advice: &'static str,
     /// The frame's valid id, where it had one.
-    pub(in crate::hub) id: Option<Cow<'a, str>>,
+    pub id: Option<Cow<'a, str>>,
 }
 
 /// A [`Fault`] before the frame's id is known.
@@ -126,7 +126,7 @@ impl<'de> Visitor<'de> for FieldsVisitor {
 }
 
 /// Reads one text frame. `max_text` bounds `text` (decoded) and `data` (as written) together, in bytes.
-pub(in crate::hub) fn parse(frame: &str, max_text: usize) -> Result<ClientFrame<'_>, Fault<'_>> {
+pub fn parse(frame: &str, max_text: usize) -> Result<ClientFrame<'_>, Fault<'_>> {
     let fields: Fields<'_> = serde_json::from_str(frame).map_err(|_unread| unread(frame))?;
     let id = fields.id.map(string).transpose();
     let (id, id_is_valid) = match id {

@@ -5,8 +5,8 @@
 //! Invariants: no input makes any of it panic; what is written is one JSON object with `type` first;
 //! `text` and `data` are handed on in the sender's own JSON, never read and written anew.
 
-pub(super) mod incoming;
-pub(super) mod outgoing;
+pub mod incoming;
+pub mod outgoing;
 
 /// The longest user, in bytes.
 const MAX_USER: usize = 128;
@@ -14,19 +14,19 @@ const MAX_USER: usize = 128;
 const MAX_ID: usize = 64;
 
 /// Whether `text` may name a user: visible ASCII without braces, which frame the slot of his keys.
-pub(super) fn is_user(text: &str) -> bool {
+pub fn is_user(text: &str) -> bool {
     (1..=MAX_USER).contains(&text.len())
         && text.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'{' && byte != b'}')
 }
 
 /// Whether `text` may name a message.
-pub(super) fn is_id(text: &str) -> bool {
+pub fn is_id(text: &str) -> bool {
     (1..=MAX_ID).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_graphic())
 }
 
 /// What an error frame says is wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Code {
+pub enum Code {
     BadJson,
     BadFrame,
     UnknownType,
@@ -39,7 +39,7 @@ pub(super) enum Code {
 }
 
 impl Code {
-    pub(super) const ALL: [Self; 9] = [
+    pub const ALL: [Self; 9] = [
         Self::BadJson,
         Self::BadFrame,
         Self::UnknownType,
@@ -52,7 +52,7 @@ impl Code {
     ];
 
     /// Its name on the wire.
-    pub(super) fn as_str(self) -> &'static str {
+    pub fn as_str(self) -> &'static str {
         match self {
             Self::BadJson => "bad_json",
             Self::BadFrame => "bad_frame",
@@ -67,7 +67,7 @@ impl Code {
     }
 
     /// What the sender should do.
-    pub(super) fn advice(self) -> &'static str {
+    pub fn advice(self) -> &'static str {
         match self {
             Self::BadJson => "the frame is not JSON",
             Self::BadFrame => "a frame is a JSON object with a type, and fields of their own types",
@@ -82,14 +82,14 @@ impl Code {
     }
 
     /// The same frame may succeed later; such an error is nobody's bad frame.
-    pub(super) fn is_retryable(self) -> bool {
+    pub fn is_retryable(self) -> bool {
         matches!(self, Self::RateLimited | Self::BusUnavailable)
     }
 }
 
 /// The close codes that this hub sends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Close {
+pub enum Close {
     Away,
     Protocol,
     Binary,
@@ -104,7 +104,7 @@ pub(super) enum Close {
 
 impl Close {
     /// Its number, from RFC 6455 (7.4.1), the IANA registry, or the private range.
-    pub(super) fn code(self) -> u16 {
+    pub fn code(self) -> u16 {
         match self {
             Self::Away => 1001,
             Self::Protocol => 1002,
@@ -119,7 +119,7 @@ impl Close {
     }
 
     /// The reason in the close frame; at most 123 bytes.
-    pub(super) fn reason(self) -> &'static str {
+    pub fn reason(self) -> &'static str {
         match self {
             Self::Away => "going away",
             Self::Protocol => "protocol violation",
