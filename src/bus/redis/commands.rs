@@ -24,7 +24,7 @@ use super::backoff::Backoff;
 use super::breaker::Breaker;
 use super::health::{Health, Part};
 use super::names;
-use super::script::{self, Bounds};
+use super::script::{Bounds, Script, Scripts};
 use super::server::Server;
 use crate::bus::metrics::Metrics;
 use crate::bus::{BusError, Envelope, Receipt, Replay, Seq, dedupe_key, epoch};
@@ -41,9 +41,7 @@ pub(super) struct Commands {
     server: Server,
     patience: Duration,
     bounds: Bounds,
-    publish_hash: String,
-    read_hash: String,
-    probe_hash: String,
+    scripts: Scripts,
     link: RwLock<Result<Link, Arc<str>>>,
     in_flight: Semaphore,
     reads: Semaphore,
@@ -68,9 +66,7 @@ impl Commands {
             server,
             patience: redis.command_timeout,
             bounds: Bounds::new(inbox),
-            publish_hash: fred::util::sha1_hash(script::PUBLISH),
-            read_hash: fred::util::sha1_hash(script::READ),
-            probe_hash: fred::util::sha1_hash(script::PROBE),
+            scripts: Scripts::new(),
             link: RwLock::new(Err(Arc::from("not connected to Redis yet"))),
             in_flight: Semaphore::new(IN_FLIGHT),
             reads: Semaphore::new(READS),
@@ -179,8 +175,8 @@ impl Commands {
             // Several steps, each with its own time.
             () = tokio::time::sleep(self.patience * 3) => return Err(ended()),
         }
-        for script in [script::PUBLISH, script::READ, script::PROBE] {
-            client.script_load::<(), _>(script).await?;
+        for script in self.scripts.all() {
+            client.script_load::<(), _>(script.text.as_str()).await?;
         }
         let link = Link { client, breaker: Breaker::default() };
         task.0.take().map(|task| (link, task)).ok_or_else(ended)
@@ -225,7 +221,7 @@ impl Commands {
             ];
             (keys, values)
         };
-        match link.run(&self.publish_hash, script::PUBLISH, arguments).await?.as_slice() {
+        match link.run(&self.scripts.publish, arguments).await?.as_slice() {
             [seq, at_ms, duplicate] => Ok(Receipt {
                 seq: positive(seq)?,
                 at_ms: positive(at_ms)?,
@@ -256,7 +252,7 @@ impl Commands {
             ];
             (keys, values)
         };
-        let answer = self.link()?.run(&self.read_hash, script::READ, arguments).await?;
+        let answer = self.link()?.run(&self.scripts.read, arguments).await?;
         let Ok([epoch, top, entries]) = <[Value; 3]>::try_from(answer) else {
             return Err(nonsense());
         };
@@ -284,7 +280,7 @@ impl Commands {
             ];
             (vec![Key::from(channel)], values)
         };
-        link.run(&self.probe_hash, script::PROBE, arguments).await.map(drop)
+        link.run(&self.scripts.probe, arguments).await.map(drop)
     }
 }
 
@@ -292,17 +288,17 @@ impl Link {
     /// Runs a script by its hash, and once more in full where the server has forgotten it.
     async fn run(
         &self,
-        hash: &str,
-        script: &'static str,
+        script: &Script,
         arguments: impl Fn() -> (Vec<Key>, Vec<Value>),
     ) -> Result<Vec<Value>, BusError> {
         let (keys, values) = arguments();
-        let answer: Result<Value, _> = self.client.evalsha(hash, keys, values).await;
+        let answer: Result<Value, _> =
+            self.client.evalsha(script.hash.as_str(), keys, values).await;
         let answer = match answer {
             // It did not run, so this is no repeat.
             Err(error) if error.details().starts_with("NOSCRIPT") => {
                 let (keys, values) = arguments();
-                Box::pin(self.client.eval(script, keys, values)).await
+                Box::pin(self.client.eval(script.text.as_str(), keys, values)).await
             }
             answer => answer,
         };

@@ -8,13 +8,44 @@ use std::time::Duration;
 
 use crate::settings::InboxSettings;
 
+/// One script: its text as the server gets it, and the hash it is called by.
+#[derive(Clone, Debug)]
+pub(super) struct Script {
+    pub(super) text: String,
+    pub(super) hash: String,
+}
+
+impl Script {
+    pub(super) fn new(text: &str) -> Self {
+        Self { hash: fred::util::sha1_hash(text), text: text.to_owned() }
+    }
+}
+
+/// Every script; a connection loads them all before it is used.
+#[derive(Clone, Debug)]
+pub(super) struct Scripts {
+    pub(super) publish: Script,
+    pub(super) read: Script,
+    pub(super) probe: Script,
+}
+
+impl Scripts {
+    pub(super) fn new() -> Self {
+        Self { publish: Script::new(PUBLISH), read: Script::new(READ), probe: Script::new(PROBE) }
+    }
+
+    pub(super) fn all(&self) -> [&Script; 3] {
+        [&self.publish, &self.read, &self.probe]
+    }
+}
+
 /// How long a user's counter is kept after his last message or visit: much longer than his messages, so that
 /// who comes back late learns what he missed instead of meeting a new history.
 const META: Duration = Duration::from_hours(30 * 24);
 
 /// `KEYS`: meta, inbox, seen. `ARGV`: head, tail, when, channel, fresh epoch, most messages, and the lives
 /// of inbox, meta and seen in milliseconds. Answers position, when, whether it is a repeat.
-pub(super) const PUBLISH: &str = r"
+const PUBLISH: &str = r"
 local seen = redis.call('GET', KEYS[3])
 if seen then
   local seq, at = string.match(seen, '^(%d+) (%d+)$')
@@ -40,7 +71,7 @@ return {seq, tonumber(ARGV[3]), 0}
 /// `KEYS`: meta, inbox. `ARGV`: after, fresh epoch, the life of meta in milliseconds. Answers epoch, the last
 /// position, and the entries after the one asked for. Somebody without a history gets one, so that
 /// he has something to come back with.
-pub(super) const READ: &str = r"
+const READ: &str = r"
 if redis.call('HSETNX', KEYS[1], 'epoch', ARGV[2]) == 1 then
   redis.call('DEL', KEYS[2])
 end
@@ -56,7 +87,7 @@ return {meta[1], top, redis.call('LRANGE', KEYS[2], -missing, -1)}
 
 /// `KEYS`: the probe's. `ARGV`: its channel, its number, its life in milliseconds. It writes, so that a server
 /// which takes no writes (a replica, one that is full) does not pass for one that works.
-pub(super) const PROBE: &str = r"
+const PROBE: &str = r"
 redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3])
 redis.call('PUBLISH', ARGV[1], ARGV[2])
 return {}

@@ -8,7 +8,7 @@ use super::*;
 use crate::bus::Bus;
 use crate::bus::contract::{self, Recorder, send};
 use crate::bus::redis_server::RedisServer;
-use crate::settings::{InboxSettings, Secret};
+use crate::settings::{InboxSettings, RedisSettings, Secret};
 
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -72,7 +72,7 @@ impl Node {
 
     fn metrics(&self) -> crate::bus::metrics::Metrics {
         let Bus::Redis(redis) = &self.bus else { panic!("a Redis bus was asked for") };
-        redis.shared.subscriber.wishes.metrics().clone()
+        redis.shard.subscriber.wishes.metrics().clone()
     }
 }
 
@@ -255,16 +255,8 @@ async fn a_connection_that_listens_where_nothing_is_published_is_found_out() {
     let metrics = crate::bus::metrics::Metrics::new(&mut Registry::default());
     let (here, there) = (settings(&published), settings(&listened));
     let (to, from) = (Server::new(&here).unwrap(), Server::new(&there).unwrap());
-    let inbox = InboxSettings::default();
-    let bus = RedisBus {
-        shared: Arc::new(Shared {
-            commands: Commands::new(to, &here, &inbox, metrics.clone()),
-            subscriber: Subscriber::new(from, "node", COMMAND_TIMEOUT, metrics.clone()),
-            probe: Probe::new("node", COMMAND_TIMEOUT, metrics.clone()),
-            health: Health::new(metrics.clone()),
-            settings: here,
-        }),
-    };
+    let settings = BusSettings { redis: here, ..BusSettings::default() };
+    let bus = RedisBus { shard: Arc::new(Shard::new((to, from), &settings, "node", &metrics)) };
     let (stop, mut state) = (CancellationToken::new(), bus.state());
     let found_out = async {
         let why = |state: &BusState| {
