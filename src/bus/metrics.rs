@@ -10,6 +10,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 
+use super::probe_age::ProbeAges;
 use crate::observability::Registry;
 
 /// Upper bounds of publish time, in seconds: a local Redis answers in the first, a far one in the middle.
@@ -41,8 +42,11 @@ pub(super) struct Metrics {
     pub(super) wanted: Gauge<i64>,
     /// Inboxes of the embedded bus that were forgotten for want of room.
     pub(super) forgotten: Counter,
-    /// Probes that were published and did not come back.
+    /// Probes that did not come back in time.
     pub(super) probes_lost: Counter<u64, AtomicU64>,
+    pub(super) probe_ages: ProbeAges,
+    /// Times that Redis went on with another history.
+    pub(super) histories: Counter,
 }
 
 impl Metrics {
@@ -62,7 +66,15 @@ impl Metrics {
             wanted: Gauge::default(),
             forgotten: Counter::default(),
             probes_lost: Counter::default(),
+            probe_ages: ProbeAges::default(),
+            histories: Counter::default(),
         };
+        registry.register_collector(Box::new(metrics.probe_ages.clone()));
+        registry.register(
+            "histories_begun",
+            "Times that Redis went on with another history, and clients were told",
+            metrics.histories.clone(),
+        );
         registry.register("up", "Whether the message bus works", metrics.up.clone());
         registry.register("publishes", "Messages published, by outcome", publishes);
         registry.register(
@@ -85,7 +97,7 @@ impl Metrics {
         );
         registry.register(
             "probes_lost",
-            "Probes that were published and did not come back",
+            "Probes that did not come back in time",
             metrics.probes_lost.clone(),
         );
         metrics

@@ -14,12 +14,18 @@ mod contract;
 mod embedded;
 mod message;
 mod metrics;
+mod probe_age;
 mod redis;
 /// A real server for the tests, here and in the hub; the tests of whole gateways have the same file.
 #[cfg(test)]
-#[path = "../../tests/it/harness/redis.rs"]
+#[path = "../../tests/it/harness/redis/mod.rs"]
 #[expect(dead_code, reason = "the tests of whole gateways use the rest")]
 pub(crate) mod redis_server;
+/// Bad weather between the bus and its server, for the tests here.
+#[cfg(test)]
+#[path = "../../tests/it/harness/relay.rs"]
+#[expect(dead_code, reason = "the tests of whole gateways use the rest")]
+pub(crate) mod relay;
 
 use std::fmt;
 use std::sync::Arc;

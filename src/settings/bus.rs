@@ -60,6 +60,26 @@ pub struct RedisSettings {
     pub reconnect_min: Duration,
     #[serde(with = "humantime_serde")]
     pub reconnect_max: Duration,
+    /// How it is noticed that Redis holds another history than before.
+    pub fence: Fence,
+    /// Replicas that must have a message before it is acknowledged; 0 waits for none.
+    pub min_replicas: u32,
+    /// Between two probes; a probe that takes longer than this to come back tells that the bus is down.
+    #[serde(with = "humantime_serde")]
+    pub probe_interval: Duration,
+}
+
+/// Who looks whether Redis still is the server whose history was settled.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Fence {
+    /// Each script, by `INFO`: no answer is ever given for another history.
+    #[default]
+    Script,
+    /// This process, when a connection is made; for servers that refuse `INFO` in scripts.
+    Connection,
+    /// Nobody: a promoted replica that lost messages passes for the same history.
+    Off,
 }
 
 impl Default for RedisSettings {
@@ -73,6 +93,9 @@ impl Default for RedisSettings {
             command_timeout: Duration::from_secs(3),
             reconnect_min: Duration::from_millis(100),
             reconnect_max: Duration::from_secs(2),
+            fence: Fence::default(),
+            min_replicas: 0,
+            probe_interval: Duration::from_secs(1),
         }
     }
 }

@@ -30,7 +30,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 pub use self::admin::AdminSettings;
-pub use self::bus::{BusKind, BusSettings, InboxSettings, RedisSettings, Secret};
+pub use self::bus::{BusKind, BusSettings, Fence, InboxSettings, RedisSettings, Secret};
 pub use self::demo::DemoSettings;
 pub use self::environment::Environment;
 pub use self::hub::HubSettings;

@@ -34,6 +34,8 @@ mod page;
 mod process;
 /// Region → backend.
 mod region;
+/// The harness's own relay: a fault test is worth no more than its fault.
+mod relay;
 /// The built binary, running.
 mod running;
 /// Files, `.env`, variables and flags: precedence, and what is said of each mistake.

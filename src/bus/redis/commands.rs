@@ -1,8 +1,8 @@
 //! The connection that publishes and reads.
 //!
-//! Walk: one client of the library for each connection, without its reconnecting; when it ends, it is
-//! thrown away with all it had in flight, and after a pause a new one is made. In between every call fails at
-//! once.
+//! Walk: one client of the library for each connection, without its reconnecting; a new one is used once its history
+//! is settled (`lineage`); when it ends, it is thrown away with all it had in flight, and after a pause a new one
+//! is made. In between every call fails at once.
 //!
 //! Invariants: nothing is sent twice behind a caller's back, nothing waits for a connection, and
 //! every call is bounded in time and in number.
@@ -15,19 +15,23 @@ use fred::clients::Client;
 use fred::error::{Error, ErrorKind};
 use fred::interfaces::{ClientLike as _, LuaInterface as _, PubsubInterface as _};
 use fred::types::config::{ConnectionConfig, PerformanceConfig};
-use fred::types::{ConnectHandle, Key, Value};
+use fred::types::{Key, Value};
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::backoff::Backoff;
+use super::barrier::Barrier;
 use super::breaker::Breaker;
 use super::health::{Health, Part};
+use super::lineage::{self, History, Lineage, Unsettled};
+use super::link::{Link, Running, unavailable};
 use super::names;
-use super::script::{Bounds, Script, Scripts};
+use super::script::{self, Bounds, PROBE_LIFE, Scripts};
 use super::server::Server;
+use super::witness::Witnesses;
 use crate::bus::metrics::Metrics;
-use crate::bus::{BusError, Envelope, Receipt, Replay, Seq, dedupe_key, epoch};
+use crate::bus::{BusError, Envelope, Receipt, Replay, Seq, dedupe_key};
 use crate::settings::{InboxSettings, RedisSettings};
 
 /// Publishes that may be unanswered at once; at a healthy Redis's pace that is some tens of milliseconds.
@@ -40,19 +44,22 @@ const READS: usize = 64;
 pub(super) struct Commands {
     server: Server,
     patience: Duration,
+    min_replicas: u32,
     bounds: Bounds,
     scripts: Scripts,
+    lineage: Lineage,
     link: RwLock<Result<Link, Arc<str>>>,
     in_flight: Semaphore,
     reads: Semaphore,
     metrics: Metrics,
 }
 
-/// The present connection.
-#[derive(Clone)]
-pub(super) struct Link {
-    client: Client,
-    pub(super) breaker: Breaker,
+/// A connection that was just made, and what runs it.
+struct Opened {
+    link: Link,
+    running: Running,
+    /// Of the connection that waits for replicas.
+    waiting: Option<Running>,
 }
 
 impl Commands {
@@ -62,10 +69,14 @@ impl Commands {
         inbox: &InboxSettings,
         metrics: Metrics,
     ) -> Self {
+        let bounds = Bounds::new(inbox);
+        let witnesses = Witnesses::new(inbox.dedupe_window, PROBE_LIFE);
         Self {
             server,
             patience: redis.command_timeout,
-            bounds: Bounds::new(inbox),
+            min_replicas: redis.min_replicas,
+            lineage: Lineage::new(redis.fence, bounds.meta_ms, witnesses),
+            bounds,
             scripts: Scripts::new(),
             link: RwLock::new(Err(Arc::from("not connected to Redis yet"))),
             in_flight: Semaphore::new(IN_FLIGHT),
@@ -84,12 +95,14 @@ impl Commands {
         *self.link.write().unwrap_or_else(PoisonError::into_inner) = link;
     }
 
-    /// Connects, holds the connection, and begins anew, until `stop`.
+    /// Connects, holds the connection, and begins anew, until `stop`. `look_again` is called where a connection
+    /// came to another history than the one before.
     pub(super) async fn run(
         &self,
         health: &Health,
         mut backoff: Backoff,
         stop: &CancellationToken,
+        look_again: impl Fn(),
     ) {
         loop {
             let opened = tokio::select! {
@@ -97,18 +110,25 @@ impl Commands {
                 opened = self.open() => opened,
             };
             let why: Arc<str> = match opened {
-                Ok((link, task)) => {
+                Ok(opened) => {
                     tracing::info!(target: "Bus", "connected to Redis at {}, to publish", self.server);
                     let began = Instant::now();
-                    self.set_link(Ok(link.clone()));
+                    if opened.link.history.changed {
+                        self.metrics.histories.inc();
+                        look_again();
+                    }
+                    self.set_link(Ok(opened.link.clone()));
                     health.up(Part::Commands);
-                    let Some(why) = self.hold(link, task, stop).await else { break };
+                    let Some(why) = self.hold(opened, stop).await else { break };
                     backoff.lived(began.elapsed());
                     self.metrics.reconnects.inc();
                     tracing::warn!(target: "Bus", "lost Redis at {}, publishing: {why}", self.server);
                     format!("lost Redis at {}: {why}", self.server).into()
                 }
-                Err(error) => format!("cannot reach {}: {}", self.server, error.details()).into(),
+                Err(Unsettled::Redis(error)) => {
+                    format!("cannot reach {}: {}", self.server, error.details()).into()
+                }
+                Err(error) => format!("cannot use {}: {error}", self.server).into(),
             };
             self.set_link(Err(Arc::clone(&why)));
             health.down(Part::Commands, &why);
@@ -122,37 +142,62 @@ impl Commands {
         health.down(Part::Commands, &why);
     }
 
-    /// Waits for the end of a connection, and says why; `None` when told to stop.
-    async fn hold(
-        &self,
-        link: Link,
-        mut task: ConnectHandle,
-        stop: &CancellationToken,
-    ) -> Option<String> {
-        let why = tokio::select! {
-            () = stop.cancelled() => {
-                // What is in flight may finish, within its time.
-                let quit = async {
-                    drop(link.client.quit().await);
-                    drop((&mut task).await);
-                };
-                drop(tokio::time::timeout(self.patience, quit).await);
-                None
+    /// Waits for the end of a connection, and says why; `None` when told to stop. Then the connection is dropped with
+    /// everything in flight, whose callers learn of it.
+    async fn hold(&self, opened: Opened, stop: &CancellationToken) -> Option<String> {
+        let Opened { link, mut running, mut waiting } = opened;
+        let barriers = async {
+            match (&link.barrier, &mut waiting) {
+                (Some(barrier), Some(waiting)) => tokio::select! {
+                    () = barrier.run() => String::new(),
+                    why = waiting.ended() => why,
+                },
+                _ => std::future::pending().await,
             }
-            why = link.breaker.tripped() => Some(why),
-            ended = &mut task => Some(match ended {
-                Ok(Err(error)) => error.details().to_owned(),
-                Ok(Ok(())) => "the connection ended".to_owned(),
-                Err(error) => error.to_string(),
-            }),
         };
-        // Drops the connection with everything in flight, whose callers learn of it.
-        task.abort();
+        let why = tokio::select! {
+            () = stop.cancelled() => None,
+            why = link.breaker.tripped() => Some(why),
+            why = running.ended() => Some(why),
+            why = barriers => Some(why),
+        };
+        if why.is_none() {
+            // What is in flight may finish, within its time.
+            let quit = async {
+                drop(link.client.quit().await);
+                running.ended().await;
+            };
+            drop(tokio::time::timeout(self.patience, quit).await);
+        }
+        if let Some(barrier) = &link.barrier {
+            barrier.end(why.as_deref().unwrap_or("stopped"));
+        }
         why
     }
 
-    /// A connection that knows the scripts.
-    async fn open(&self) -> Result<(Link, ConnectHandle), Error> {
+    /// A connection that knows the scripts, and whose history is settled.
+    async fn open(&self) -> Result<Opened, Unsettled> {
+        let (client, running) = self.connect().await?;
+        for script in self.scripts.all() {
+            client.script_load::<(), _>(script.text.as_str()).await?;
+        }
+        let tag = names::TAG;
+        let history = self.lineage.settle(&client, &self.scripts, tag).await?;
+        let mut waiting = None;
+        let mut barrier = None;
+        if self.min_replicas > 0 {
+            let (client, running) = self.connect().await?;
+            lineage::same_process(&client, &history).await?;
+            let (replicas, history) = (self.min_replicas, Arc::clone(&history));
+            barrier = Some(Arc::new(Barrier::new(client, replicas, self.patience, tag, history)));
+            waiting = Some(running);
+        }
+        let link = Link { client, breaker: Breaker::default(), history, barrier };
+        Ok(Opened { link, running, waiting })
+    }
+
+    /// One client of the library, for one connection.
+    async fn connect(&self) -> Result<(Client, Running), Error> {
         let performance = PerformanceConfig {
             default_command_timeout: self.patience,
             ..PerformanceConfig::default()
@@ -166,20 +211,15 @@ impl Commands {
         };
         // Without a policy the library ends the client when its connection ends, and retries nothing.
         let client = Client::new(self.server.config(), Some(performance), Some(connection), None);
-        let mut task = AbortOnDrop(Some(client.connect()));
-        let Some(running) = &mut task.0 else { return Err(ended()) };
+        let mut running = Running(client.connect());
         tokio::select! {
             connected = client.wait_for_connect() => connected?,
             // Its own error says more than any wait for it.
-            result = running => return Err(result.ok().and_then(Result::err).unwrap_or_else(ended)),
+            result = &mut running.0 => return Err(result.ok().and_then(Result::err).unwrap_or_else(ended)),
             // Several steps, each with its own time.
             () = tokio::time::sleep(self.patience * 3) => return Err(ended()),
         }
-        for script in self.scripts.all() {
-            client.script_load::<(), _>(script.text.as_str()).await?;
-        }
-        let link = Link { client, breaker: Breaker::default() };
-        task.0.take().map(|task| (link, task)).ok_or_else(ended)
+        Ok((client, running))
     }
 
     pub(super) async fn publish(&self, envelope: Envelope<'_>) -> Result<Receipt, BusError> {
@@ -204,31 +244,35 @@ impl Commands {
     async fn try_publish(&self, envelope: &Envelope<'_>) -> Result<Receipt, BusError> {
         let _one = self.in_flight.try_acquire().map_err(|_full| overloaded())?;
         let link = self.link()?;
-        let arguments = || {
-            let to = envelope.to;
-            let seen = names::seen(to, &dedupe_key(envelope.from, envelope.id));
-            let keys = [names::meta(to), names::inbox(to), seen].map(Key::from).to_vec();
-            let values = vec![
-                Value::Bytes(Bytes::copy_from_slice(envelope.head)),
-                Value::Bytes(Bytes::copy_from_slice(envelope.tail)),
-                Value::from(envelope.at_ms.to_string()),
-                Value::from(names::messages(to)),
-                Value::from(&*epoch()),
-                Value::Integer(self.bounds.most),
-                Value::Integer(self.bounds.inbox_ms),
-                Value::Integer(self.bounds.meta_ms),
-                Value::Integer(self.bounds.seen_ms),
-            ];
-            (keys, values)
-        };
-        match link.run(&self.scripts.publish, arguments).await?.as_slice() {
-            [seq, at_ms, duplicate] => Ok(Receipt {
-                seq: positive(seq)?,
-                at_ms: positive(at_ms)?,
-                duplicate: positive(duplicate)? == 1,
-            }),
-            _ => Err(nonsense()),
+        let to = envelope.to;
+        let message = dedupe_key(envelope.from, envelope.id);
+        let keys = [names::meta(to), names::inbox(to), names::seen(to, &message)].map(Key::from);
+        let values = vec![
+            Value::from(link.history.fence.as_str()),
+            Value::Bytes(Bytes::copy_from_slice(envelope.head)),
+            Value::Bytes(Bytes::copy_from_slice(envelope.tail)),
+            Value::from(envelope.at_ms.to_string()),
+            Value::from(names::messages(to)),
+            Value::from(names::birth()),
+            Value::Integer(self.bounds.most),
+            Value::Integer(self.bounds.inbox_ms),
+            Value::Integer(self.bounds.meta_ms),
+            Value::Integer(self.bounds.seen_ms),
+        ];
+        let answer = link.run(&self.scripts.publish, keys.to_vec(), values).await?;
+        let [seq, at_ms, duplicate, birth] = answer.as_slice() else { return Err(nonsense()) };
+        let (seq, at_ms) = (positive(seq)?, positive(at_ms)?);
+        let receipt = Receipt { seq, at_ms, duplicate: positive(duplicate)? == 1 };
+        let birth = birth.as_str().ok_or_else(nonsense)?;
+        if let Some(barrier) = &link.barrier {
+            barrier.pass().await?;
         }
+        let generation = link.history.generation;
+        if !self.lineage.witnesses.record(generation, to, &message, (&receipt, &birth)) {
+            // Whether the server that follows has it, nobody has asked.
+            return Err(BusError::Unavailable(Arc::from("the connection to Redis was replaced")));
+        }
+        Ok(receipt)
     }
 
     pub(super) async fn signal(&self, to: &str, payload: Bytes) -> Result<(), BusError> {
@@ -243,20 +287,20 @@ impl Commands {
         self.link()?;
         let turn = tokio::time::timeout(self.patience, self.reads.acquire()).await;
         let Ok(Ok(_turn)) = turn else { return Err(overloaded()) };
-        let arguments = || {
-            let keys = [names::meta(user), names::inbox(user)].map(Key::from).to_vec();
-            let values = vec![
-                Value::from(after.to_string()),
-                Value::from(&*epoch()),
-                Value::Integer(self.bounds.meta_ms),
-            ];
-            (keys, values)
-        };
-        let answer = self.link()?.run(&self.scripts.read, arguments).await?;
-        let Ok([epoch, top, entries]) = <[Value; 3]>::try_from(answer) else {
+        let link = self.link()?;
+        let keys = [names::meta(user), names::inbox(user)].map(Key::from).to_vec();
+        let values = vec![
+            Value::from(link.history.fence.as_str()),
+            Value::from(after.to_string()),
+            Value::from(names::birth()),
+            Value::Integer(self.bounds.meta_ms),
+        ];
+        let answer = link.run(&self.scripts.read, keys, values).await?;
+        let Ok([birth, top, entries]) = <[Value; 3]>::try_from(answer) else {
             return Err(nonsense());
         };
-        let epoch = epoch.as_string().ok_or_else(nonsense)?;
+        let birth = birth.as_str().ok_or_else(nonsense)?;
+        let epoch = [&*birth, link.history.line.as_str()].concat();
         let top = positive(&top)?;
         let entries = entries.into_array();
         let before = top.saturating_sub(entries.len() as Seq);
@@ -271,49 +315,19 @@ impl Commands {
         channel: &str,
         number: u64,
     ) -> Result<(), BusError> {
-        let arguments = || {
-            let values = vec![
-                Value::from(channel),
-                Value::from(number.to_string()),
-                // It proves something to whoever sees it come, and is of no use later.
-                Value::Integer(60_000),
-            ];
-            (vec![Key::from(channel)], values)
-        };
-        link.run(&self.scripts.probe, arguments).await.map(drop)
-    }
-}
-
-impl Link {
-    /// Runs a script by its hash, and once more in full where the server has forgotten it.
-    async fn run(
-        &self,
-        script: &Script,
-        arguments: impl Fn() -> (Vec<Key>, Vec<Value>),
-    ) -> Result<Vec<Value>, BusError> {
-        let (keys, values) = arguments();
-        let answer: Result<Value, _> =
-            self.client.evalsha(script.hash.as_str(), keys, values).await;
-        let answer = match answer {
-            // It did not run, so this is no repeat.
-            Err(error) if error.details().starts_with("NOSCRIPT") => {
-                let (keys, values) = arguments();
-                Box::pin(self.client.eval(script.text.as_str(), keys, values)).await
-            }
-            answer => answer,
-        };
-        answer.map(Value::into_array).map_err(|error| unavailable(&error))
-    }
-}
-
-/// Ends a connection that nobody took over.
-struct AbortOnDrop(Option<ConnectHandle>);
-
-impl Drop for AbortOnDrop {
-    fn drop(&mut self) {
-        if let Some(task) = &self.0 {
-            task.abort();
-        }
+        let History { fence, line, generation, .. } = &*link.history;
+        let keys = vec![Key::from(channel), Key::from(names::lineage(names::TAG))];
+        let values = vec![
+            Value::from(fence.as_str()),
+            Value::from(channel),
+            Value::from(number.to_string()),
+            Value::Integer(script::ms(PROBE_LIFE)),
+            Value::from(line.as_str()),
+            Value::Integer(self.bounds.meta_ms),
+        ];
+        link.run(&self.scripts.probe, keys, values).await?;
+        self.lineage.witnesses.probed(*generation, channel, number);
+        Ok(())
     }
 }
 
@@ -323,13 +337,6 @@ fn ended() -> Error {
 
 fn positive(value: &Value) -> Result<u64, BusError> {
     value.as_u64().ok_or_else(nonsense)
-}
-
-fn unavailable(error: &Error) -> BusError {
-    BusError::Unavailable(match error.kind() {
-        ErrorKind::Timeout => Arc::from("Redis did not answer in time"),
-        _ => Arc::from(error.details()),
-    })
 }
 
 fn overloaded() -> BusError {

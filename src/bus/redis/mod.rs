@@ -8,11 +8,20 @@
 //! subscriptions are restored before the bus says that it works. Absent on purpose: Cluster, Sentinel, TLS.
 
 mod backoff;
+mod barrier;
+#[cfg(test)]
+mod barrier_tests;
 mod breaker;
 mod commands;
 mod health;
+#[cfg(test)]
+mod history_tests;
+mod lineage;
+mod link;
 mod names;
 mod probe;
+#[cfg(test)]
+mod probe_tests;
 mod resp;
 mod script;
 mod server;
@@ -21,6 +30,7 @@ mod subscriber;
 #[cfg(test)]
 mod tests;
 mod wishes;
+mod witness;
 
 use std::sync::Arc;
 

@@ -3,6 +3,9 @@
 //! The braces put every key of a user into the slot of his channel, so that in a Cluster one script may
 //! touch them all. `chat:<user>` is part of the contract with outside listeners; the rest is ours.
 
+/// What puts keys of the server's own into a slot that it serves.
+pub(super) const TAG: &str = "{shard}";
+
 const MESSAGES: &str = "chat:";
 const SIGNALS: (&str, &str) = ("signal:{chat:", "}");
 
@@ -16,7 +19,7 @@ pub(super) fn signals(user: &str) -> String {
     [SIGNALS.0, user, SIGNALS.1].concat()
 }
 
-/// Hash: `epoch`, and `seq`, the last position given out.
+/// Hash: `birth`, what the counter was born with, and `seq`, the last position given out.
 pub(super) fn meta(user: &str) -> String {
     ["meta:{chat:", user, "}"].concat()
 }
@@ -29,6 +32,26 @@ pub(super) fn inbox(user: &str) -> String {
 /// String: the receipt of one message, for repeats.
 pub(super) fn seen(user: &str, dedupe_key: &str) -> String {
     ["seen:{chat:", user, "}:", dedupe_key].concat()
+}
+
+/// Hash: the line of a primary's history, and whose it was when that was settled. `tag` stands in a slot of it.
+pub(super) fn lineage(tag: &str) -> String {
+    ["lineage:", tag].concat()
+}
+
+/// String: what a barrier writes. `tag` stands in a slot of the primary.
+pub(super) fn barrier(tag: &str) -> String {
+    ["barrier:", tag].concat()
+}
+
+/// A fresh line: 64 random bits.
+pub(super) fn line() -> String {
+    format!("{:016x}", fastrand::u64(..))
+}
+
+/// What a counter is born with: 48 random bits, which must differ among the counters of one user only.
+pub(super) fn birth() -> String {
+    format!("{:012x}", fastrand::u64(..) >> 16)
 }
 
 /// The own channel of one process, on which it hears its own probes.

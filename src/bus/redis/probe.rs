@@ -1,9 +1,12 @@
 //! The proof that what is published arrives: a number sent over one connection must come back on the other.
 //!
 //! Open sockets and answered publishes prove nothing: a listening connection may stand at a server that
-//! hears of no publish. Where a probe fails, the connection at fault is replaced.
+//! hears of no publish. Where a probe is late, the bus is said to be down; where it fails, the connection at fault
+//! is replaced.
 
+use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
@@ -14,23 +17,33 @@ use super::names;
 use super::subscriber::Subscriber;
 use crate::bus::BusError;
 use crate::bus::metrics::Metrics;
+use crate::bus::probe_age::Proven;
 
-/// Between two probes: how long a connection may be dead without anybody knowing.
-const INTERVAL: Duration = Duration::from_secs(1);
-
-/// A probe that takes longer has failed, even where commands may take longer.
+/// A probe that takes longer has failed, even where commands may take longer: a connection is to be replaced.
 const LONGEST: Duration = Duration::from_secs(2);
 
 /// The probes of this process.
 pub(super) struct Probe {
     channel: String,
+    interval: Duration,
     patience: Duration,
     metrics: Metrics,
+    proven: Proven,
 }
 
 impl Probe {
-    pub(super) fn new(node: &str, patience: Duration, metrics: Metrics) -> Self {
-        Self { channel: names::probe(node), patience: patience.min(LONGEST), metrics }
+    /// `interval` lies between two probes, and is what one may take before it is said that the bus is down.
+    pub(super) fn new(
+        node: &str,
+        interval: Duration,
+        command_timeout: Duration,
+        metrics: Metrics,
+    ) -> Self {
+        let proven = metrics.probe_ages.add();
+        let patience = command_timeout.min(LONGEST);
+        // An interval of nothing would be a busy loop.
+        let interval = interval.max(Duration::from_millis(10));
+        Self { channel: names::probe(node), interval, patience, metrics, proven }
     }
 
     /// Probes whenever both connections stand, until `stop`.
@@ -57,7 +70,7 @@ impl Probe {
                 let turned =
                     parts.wait_for(|parts| !parts.connected() || (proven && !parts.proven()));
                 // Most often nothing happens, and the next probe is due.
-                drop(tokio::time::timeout(INTERVAL, turned).await);
+                drop(tokio::time::timeout(self.interval, turned).await);
             }
         };
         tokio::select! {
@@ -77,26 +90,36 @@ impl Probe {
         let Ok(link) = commands.link() else { return false };
         let listening = subscriber.breaker();
         let mut probed = subscriber.probed.subscribe();
-        let sent = commands.probe(&link, &self.channel, number);
-        let taken = match tokio::time::timeout(self.patience, sent).await {
-            Ok(Ok(())) => Ok(()),
-            Ok(Err(BusError::Unavailable(why))) => Err(format!("a probe was not taken: {why}")),
-            Err(_elapsed) => Err("a probe was not taken in time".to_owned()),
-        };
-        if let Err(why) = taken {
-            self.lost(health, &why);
-            link.breaker.trip(&why);
-            return false;
+        let taken = AtomicBool::new(false);
+        let mut round = pin!(async {
+            commands.probe(&link, &self.channel, number).await?;
+            taken.store(true, Ordering::Relaxed);
+            // The sender lives as long as the subscriber.
+            drop(probed.wait_for(|last| *last >= number).await);
+            Ok(())
+        });
+        let mut came = tokio::time::timeout(self.interval.min(self.patience), &mut round).await;
+        if came.is_err() {
+            // Said early, so that nobody is sent here; the connections have a little longer.
+            let what = if taken.load(Ordering::Relaxed) { "come back" } else { "get an answer" };
+            self.lost(health, &format!("a probe did not {what} in time"));
+            came = tokio::time::timeout(self.patience.saturating_sub(self.interval), round).await;
+        } else if let Ok(Err(BusError::Unavailable(why))) = &came {
+            self.lost(health, &format!("a probe was not taken: {why}"));
         }
-        let heard = probed.wait_for(|last| *last >= number);
-        if tokio::time::timeout(self.patience, heard).await.is_err() {
-            let why = "a probe did not come back";
-            self.lost(health, why);
-            listening.trip(why);
-            return false;
+        match came {
+            Ok(Ok(())) => {
+                self.proven.now();
+                health.up(Part::Probe);
+                return true;
+            }
+            Ok(Err(BusError::Unavailable(why))) => link.breaker.trip(&why),
+            Err(_elapsed) if taken.load(Ordering::Relaxed) => {
+                listening.trip("a probe did not come back")
+            }
+            Err(_elapsed) => link.breaker.trip("a probe did not get an answer"),
         }
-        health.up(Part::Probe);
-        true
+        false
     }
 
     fn lost(&self, health: &Health, why: &str) {

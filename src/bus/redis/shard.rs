@@ -39,7 +39,7 @@ impl Shard {
         Self {
             commands: Commands::new(to, &redis, &settings.inbox, metrics.clone()),
             subscriber: Subscriber::new(from, node, patience, metrics.clone()),
-            probe: Probe::new(node, patience, metrics.clone()),
+            probe: Probe::new(node, redis.probe_interval, patience, metrics.clone()),
             health: Health::new(metrics.clone()),
             settings: redis,
         }
@@ -55,7 +55,7 @@ impl Shard {
         health.expect_end(stop);
         let backoff = || Backoff::new(settings.reconnect_min, settings.reconnect_max);
         tokio::join!(
-            commands.run(health, backoff(), stop),
+            commands.run(health, backoff(), stop, || subscriber.wishes.owe_gap()),
             subscriber.run(health, backoff(), stop),
             probe.run(commands, subscriber, health, stop),
         );

@@ -217,6 +217,11 @@ impl Wishes {
         restored
     }
 
+    /// Everybody is to look into his inbox again, for another reason than the subscriptions.
+    pub(super) fn owe_gap(&self) {
+        self.lock().gap_owed = true;
+    }
+
     /// Whether a gap report is owed for somebody who was confirmed late; asking settles it.
     pub(super) fn owes_gap(&self) -> bool {
         std::mem::take(&mut self.lock().gap_owed)

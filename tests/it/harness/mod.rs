@@ -8,6 +8,8 @@ pub(crate) mod gateway;
 pub(crate) mod http;
 #[expect(dead_code, reason = "the tests of the bus use the rest")]
 pub(crate) mod redis;
+#[expect(dead_code, reason = "the tests of the bus use the rest")]
+pub(crate) mod relay;
 
 use std::future::Future;
 use std::time::Duration;

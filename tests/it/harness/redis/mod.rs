@@ -1,12 +1,19 @@
 //! A real `redis-server` of one's own: on a free port, with its files in a temporary folder, and every way
 //! to make it fail.
 //!
-//! Shared by the integration tests and the unit tests of the bus. Where there is no `redis-server` the
+//! Shared by the integration tests and the unit tests of the bus; [`sentinel`] and [`cluster`] are made of such
+//! servers, [`tls`] gives one certificates, [`files`] takes
+//! its data away. Where there is no `redis-server` the
 //! test fails and says what to install: a test that skips itself proves nothing.
+
+pub(crate) mod cluster;
+mod files;
+pub(crate) mod sentinel;
+pub(crate) mod tls;
 
 use std::fmt::Write as _;
 use std::net::TcpListener;
-use std::path::Path;
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -17,26 +24,57 @@ use tokio::net::TcpStream;
 /// How long a server may take to answer; a loaded machine is slow, a broken one is for ever.
 const PATIENCE: Duration = Duration::from_secs(10);
 
+/// What a Sentinel reads, and writes to.
+const SENTINEL_FILE: &str = "sentinel.conf";
+
 /// A server that is gone when it is dropped.
 pub(crate) struct RedisServer {
     port: u16,
     folder: TempDir,
+    /// A Sentinel instead of a server: it keeps what it knows in a file of its own.
+    is_sentinel: bool,
+    /// Arguments besides the usual ones.
+    options: Vec<String>,
     child: Option<Child>,
 }
 
 impl RedisServer {
     /// A server that answers.
     pub(crate) async fn start() -> Self {
+        Self::start_with(&[]).await
+    }
+
+    /// A server that answers, with more arguments, as in `["--replicaof", "127.0.0.1 6379"]`.
+    pub(crate) async fn start_with(options: &[&str]) -> Self {
         let mut server = Self::prepare();
+        server.set_options(options);
         server.up().await;
         server
     }
 
     /// A server that is not started yet, with its port chosen.
     pub(crate) fn prepare() -> Self {
-        let free = TcpListener::bind("127.0.0.1:0").unwrap();
-        let port = free.local_addr().unwrap().port();
-        Self { port, folder: TempDir::new().unwrap(), child: None }
+        Self {
+            port: free_port(),
+            folder: TempDir::new().unwrap(),
+            is_sentinel: false,
+            options: Vec::new(),
+            child: None,
+        }
+    }
+
+    /// What it is started with from now on, besides the usual.
+    pub(crate) fn set_options(&mut self, options: &[&str]) {
+        self.options = options.iter().map(|&option| option.to_owned()).collect();
+    }
+
+    /// A file in the server's own folder.
+    pub(crate) fn file(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    pub(crate) fn is_running(&self) -> bool {
+        self.child.is_some()
     }
 
     /// `redis://127.0.0.1:<port>`
@@ -51,7 +89,7 @@ impl RedisServer {
     /// Starts it, with what it had on disk, on the same port; ends when it answers.
     pub(crate) async fn up(&mut self) {
         assert!(self.child.is_none(), "it runs already");
-        self.child = Some(spawn(self.port, self.folder.path()));
+        self.child = Some(self.spawn());
         let deadline = Instant::now() + PATIENCE;
         while !self.answers().await {
             if let Some(status) = self.child.as_mut().unwrap().try_wait().unwrap() {
@@ -79,6 +117,33 @@ impl RedisServer {
         self.signal("CONT");
     }
 
+    fn spawn(&self) -> Child {
+        let mut command = Command::new("redis-server");
+        if self.is_sentinel {
+            command.arg(self.file(SENTINEL_FILE)).arg("--sentinel");
+        } else {
+            command
+                .args(["--port", &self.port.to_string(), "--bind", "127.0.0.1", "--save", ""])
+                // Every write is on disk before it is answered: what was acknowledged outlives a kill.
+                .args(["--appendonly", "yes", "--appendfsync", "always"])
+                // A replica that comes needs no time to wait for others.
+                .args(["--repl-diskless-sync-delay", "0"])
+                .arg("--dir")
+                .arg(self.folder.path())
+                .args(&self.options);
+        }
+        command
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap_or_else(|error| {
+                panic!(
+                    "cannot start redis-server ({error}); install it: apt-get install redis-server"
+                )
+            })
+    }
+
     fn signal(&self, name: &str) {
         let id = self.child.as_ref().unwrap().id().to_string();
         let status = Command::new("kill").args(["-s", name, &id]).status().unwrap();
@@ -93,6 +158,17 @@ impl RedisServer {
         let length = read.expect("redis-server does not answer").unwrap();
         answer.truncate(length);
         String::from_utf8(answer).unwrap()
+    }
+
+    /// Runs one command again and again until its answer holds `text`.
+    pub(crate) async fn until(&self, words: &[&str], text: &str) {
+        let deadline = Instant::now() + PATIENCE;
+        let mut answer = self.run(words).await;
+        while !answer.contains(text) {
+            assert!(Instant::now() < deadline, "{words:?} never gave {text:?}: {answer}");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            answer = self.run(words).await;
+        }
     }
 
     /// A plain client that listens to `channel`, as anyone outside may.
@@ -156,18 +232,14 @@ impl Listener {
     }
 }
 
-fn spawn(port: u16, folder: &Path) -> Child {
-    Command::new("redis-server")
-        .args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", ""])
-        // Every write is on disk before it is answered: what was acknowledged outlives a kill.
-        .args(["--appendonly", "yes", "--appendfsync", "always"])
-        .arg("--dir")
-        .arg(folder)
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap_or_else(|error| {
-            panic!("cannot start redis-server ({error}); install it: apt-get install redis-server")
-        })
+/// A port that is free now, and that no outgoing connection takes while its server is down: below the
+/// range from which the system gives those theirs.
+fn free_port() -> u16 {
+    for _ in 0..1_000 {
+        let port = fastrand::u16(10_000..32_000);
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+    }
+    panic!("no port is free between 10000 and 32000");
 }

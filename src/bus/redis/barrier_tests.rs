@@ -1,0 +1,99 @@
+//! Acknowledged means that replicas have it, where that is asked for.
+
+use std::time::Duration;
+
+use super::tests::{COMMAND_TIMEOUT, Node, assert_answers_in_time, settings};
+use super::*;
+use crate::bus::redis_server::RedisServer;
+
+fn envelope(id: &str) -> Envelope<'_> {
+    Envelope { to: "bob", from: "alice", id, at_ms: 5, head: b"{\"seq\":", tail: b"}" }
+}
+
+async fn node(redis: &RedisServer, command_timeout: Duration) -> Node {
+    let mut settings = settings(&redis.url(), command_timeout);
+    settings.redis.min_replicas = 1;
+    let mut node = Node::start_of(&settings);
+    node.up().await;
+    node
+}
+
+#[tokio::test]
+async fn without_its_replica_nothing_is_acknowledged_and_a_repeat_waits_again() {
+    let primary = RedisServer::start().await;
+    let mut node = node(&primary, COMMAND_TIMEOUT).await;
+    let before = node.bus.read("bob", 0).await.unwrap();
+    let refused = node.bus.publish(envelope("1")).await.unwrap_err();
+    assert!(refused.to_string().contains("only 0 of 1 replicas"), "{refused}");
+    let replica = RedisServer::start_replica(&primary).await;
+    // With its first replica a primary takes another replication id, which makes us look at it anew.
+    node.down().await;
+    node.up().await;
+    assert_eq!(node.bus.read("bob", 0).await.unwrap().epoch, before.epoch);
+    let taken = node.bus.publish(envelope("1")).await.unwrap();
+    assert_eq!((taken.seq, taken.duplicate), (1, true), "it was stored the first time");
+
+    replica.pause();
+    let began = tokio::time::Instant::now();
+    assert!(node.bus.publish(envelope("2")).await.is_err());
+    assert!(node.bus.publish(envelope("2")).await.is_err(), "a repeat is no better than the first");
+    assert_answers_in_time(began);
+    // What needs no replica goes on meanwhile.
+    let waits = node.bus.publish(envelope("3"));
+    let reads = async {
+        for _ in 0..20 {
+            assert_eq!(node.bus.read("bob", 0).await.unwrap().messages.len(), 3);
+        }
+    };
+    let (refused, ()) = tokio::join!(waits, async {
+        tokio::time::timeout(COMMAND_TIMEOUT / 4, reads).await.expect("reads wait for replicas");
+    });
+    assert!(refused.is_err());
+    replica.resume();
+    assert!(node.bus.publish(envelope("2")).await.unwrap().duplicate);
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn what_was_acknowledged_is_on_the_replica() {
+    let primary = RedisServer::start().await;
+    let replica = RedisServer::start_replica(&primary).await;
+    let node = node(&primary, Duration::from_secs(5)).await;
+    let ids: Vec<_> = (1..=500).map(|id| id.to_string()).collect();
+    let publishes = ids.iter().map(|id| node.bus.publish(envelope(id)));
+    let taken = futures_util::future::try_join_all(publishes).await.unwrap();
+    assert_eq!(taken.last().map(|receipt| receipt.seq), Some(500));
+    let counter = replica.run(&["HGET", "meta:{chat:bob}", "seq"]).await;
+    assert_eq!(counter, "$3\r\n500\r\n");
+    // One barrier serves many; a publish each would have taken one each.
+    let barriers = primary.run(&["INFO", "commandstats"]).await;
+    let calls: u32 = barriers
+        .split_once("cmdstat_wait:calls=")
+        .and_then(|(_, rest)| rest.split(',').next()?.parse().ok())
+        .unwrap();
+    assert!(calls < 50, "{calls} barriers for 500 messages");
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn a_barrier_ends_with_its_connection() {
+    let primary = RedisServer::start().await;
+    let mut settings = settings(&primary.url(), Duration::from_secs(20));
+    settings.redis.min_replicas = 1;
+    let mut node = Node::start_of(&settings);
+    node.up().await;
+    let began = tokio::time::Instant::now();
+    let bus = node.bus.clone();
+    let mut publish = std::pin::pin!(bus.publish(envelope("1")));
+    // It is stored and waits for a replica that there is not.
+    let stored = primary.until(&["INFO", "clients"], "blocked_clients:1");
+    tokio::select! {
+        answer = &mut publish => panic!("{answer:?}"),
+        () = stored => {}
+    }
+    primary.run(&["CLIENT", "KILL", "TYPE", "normal"]).await;
+    assert!(publish.await.is_err());
+    assert!(began.elapsed() < Duration::from_secs(5), "refused after {:?}", began.elapsed());
+    node.up().await;
+    node.stop().await;
+}
