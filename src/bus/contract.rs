@@ -5,6 +5,7 @@
 use std::collections::HashMap;
 use std::fmt::Write as _;
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -20,6 +21,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 pub(super) struct Recorder {
     heard: Mutex<Heard>,
     changed: Notify,
+    takes_unstored: AtomicBool,
 }
 
 #[derive(Default)]
@@ -34,6 +36,10 @@ impl Deliver for Recorder {
         let mut heard = self.heard.lock().unwrap();
         heard.messages.entry(user.to_owned()).or_default().push((seq, payload));
         self.changed.notify_waiters();
+    }
+
+    fn takes_unstored(&self) -> bool {
+        self.takes_unstored.load(Ordering::Relaxed)
     }
 
     fn signal(&self, user: &str, payload: Bytes) {
@@ -119,6 +125,7 @@ pub(super) async fn run(bus: &Bus, heard: &Recorder, inbox_size: usize) {
     reads_an_empty_inbox(bus).await;
     counts_subscriptions(bus, heard).await;
     signals_pass_and_are_not_kept(bus, heard).await;
+    casts_to_whoever_listens_and_keeps_nothing(bus, heard).await;
     carries_large_payloads(bus, heard).await;
     takes_users_with_odd_names(bus, heard).await;
 }
@@ -251,6 +258,35 @@ async fn signals_pass_and_are_not_kept(bus: &Bus, heard: &Recorder) {
     let inbox = bus.read("typist", 0).await.unwrap();
     assert_eq!((inbox.top, inbox.messages.len()), (0, 0));
     assert!(heard.messages("typist").is_empty());
+}
+
+async fn casts_to_whoever_listens_and_keeps_nothing(bus: &Bus, heard: &Recorder) {
+    let subscription = bus.subscribe("passer-by");
+    subscription.confirmed().await.unwrap();
+    let cast = async |id: &str| {
+        let head = format!(r#"{{"type":"message","id":"{id}","seq":"#);
+        let tail = br#","more":""}"#;
+        let to = "passer-by";
+        let envelope = Envelope { to, from: "alice", id, at_ms: 1, head: head.as_bytes(), tail };
+        bus.cast(envelope).await.unwrap();
+    };
+    cast("not wanted").await;
+    // What follows it shows that it did not come.
+    send(bus, "passer-by", "stored").await;
+    heard.until("the stored one came", |heard| heard.last("passer-by").is_some()).await;
+    heard.takes_unstored.store(true, Ordering::Relaxed);
+    cast("twice").await;
+    cast("twice").await;
+    heard.until("both came", |heard| heard.messages("passer-by").len() == 3).await;
+    heard.takes_unstored.store(false, Ordering::Relaxed);
+    let came = [
+        (1, expected("stored", 1, "")),
+        (0, expected("twice", 0, "")),
+        (0, expected("twice", 0, "")),
+    ];
+    assert_eq!(heard.messages("passer-by"), came);
+    let inbox = bus.read("passer-by", 0).await.unwrap();
+    assert_eq!((inbox.top, inbox.messages.len()), (1, 1));
 }
 
 async fn carries_large_payloads(bus: &Bus, heard: &Recorder) {

@@ -30,6 +30,8 @@ pub(super) struct Metrics {
     pub(super) stored: Counter,
     pub(super) duplicate: Counter,
     pub(super) unavailable: Counter,
+    /// Published to whoever listened, and not stored.
+    pub(super) unstored: Counter,
     /// From a publish to its answer, in seconds; of those that were answered.
     pub(super) publish_seconds: Histogram,
     /// Messages and signals that came from the bus.
@@ -59,6 +61,7 @@ impl Metrics {
             stored: of("stored"),
             duplicate: of("duplicate"),
             unavailable: of("unavailable"),
+            unstored: of("unstored"),
             publish_seconds: Histogram::new(PUBLISH_SECONDS),
             received: Counter::default(),
             foreign: Counter::default(),

@@ -56,6 +56,11 @@ pub enum BusError {
 pub trait Deliver: Send + Sync + 'static {
     /// A stored message for `user`, with its position.
     fn message(&self, user: &str, seq: Seq, payload: Bytes);
+    /// Whether [`Deliver::message`] takes messages that nobody stored, at position 0 (see [`Bus::cast`]). Where it does
+    /// not, they count as foreign.
+    fn takes_unstored(&self) -> bool {
+        false
+    }
     /// A passing notice for `user`; not stored, no position.
     fn signal(&self, user: &str, payload: Bytes);
     /// Anything may have been missed by every subscribed user: read the inboxes from where they stood.
@@ -116,6 +121,21 @@ impl Bus {
         match self {
             Self::Embedded(bus) => bus.publish(envelope),
             Self::Redis(bus) => bus.publish(envelope).await,
+        }
+    }
+
+    /// Publishes one message at position 0 to whoever listens to the recipient at this moment, and forgets it: it is
+    /// in no inbox, and a repeat is another message.
+    ///
+    /// # Errors
+    /// As [`Bus::publish`]; what failed may have been heard all the same.
+    pub async fn cast(&self, envelope: Envelope<'_>) -> Result<(), BusError> {
+        match self {
+            Self::Embedded(bus) => {
+                bus.cast(envelope);
+                Ok(())
+            }
+            Self::Redis(bus) => bus.cast(envelope).await,
         }
     }
 

@@ -217,6 +217,9 @@ fn judge_forward(error: ForwardError, retry_after: u32) -> Verdict {
     let verdict = Verdict::new(status, code, error.to_string());
     match error.fault() {
         Fault::Client => verdict.closing(),
+        Fault::Gateway if matches!(error, ForwardError::Draining) => {
+            verdict.retry_after(spread(retry_after))
+        }
         Fault::Gateway => verdict.retry_after(retry_after),
         Fault::Backend => verdict,
     }
@@ -241,8 +244,13 @@ fn judge_hub(refusal: &hub::Refusal, retry_after: u32) -> Verdict {
     let verdict = Verdict::new(status, code, refusal.to_string());
     match refusal {
         Refusal::TooManyConnections | Refusal::Draining | Refusal::Overloaded => {
-            verdict.retry_after(retry_after)
+            verdict.retry_after(spread(retry_after))
         }
         _ => verdict,
     }
+}
+
+/// As many seconds, and up to as many again, at random: who was refused together does not come back together.
+fn spread(seconds: u32) -> u32 {
+    seconds.saturating_add(fastrand::u32(0..=seconds))
 }

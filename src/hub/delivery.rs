@@ -3,7 +3,7 @@
 //! Walk: a [`Delivery`] begins by joining (subscribe, wait until that is sure, read the inbox), while the
 //! seat's outbox keeps what comes; the first answer is the welcome. Then the messages that were read are
 //! given, then the outbox, each held against the [`Cursor`]; where that asks for it, the inbox is read
-//! again and the outbox waits.
+//! again and the outbox waits. An inbox that is too big to be held for one reader is read in pages.
 //!
 //! Invariants: nothing is given before the welcome; one read at a time; while a read has to wait (the bus
 //! is away), live messages that do not follow are passed over, since the read will bring them.
@@ -54,6 +54,8 @@ pub(super) struct Delivery {
     subscription: Option<Subscription>,
     /// What was read and is not given yet.
     replay: std::vec::IntoIter<(Seq, Bytes)>,
+    /// The inbox holds more than was read: it is read on when that is given.
+    has_more: bool,
     /// What was taken from the outbox and is not given yet.
     batch: VecDeque<Item>,
     released: Released,
@@ -98,6 +100,7 @@ impl Delivery {
             read_done: now,
             subscription: None,
             replay: Vec::new().into_iter(),
+            has_more: false,
             batch: VecDeque::new(),
             released: Released::default(),
         }
@@ -134,6 +137,7 @@ impl Delivery {
     pub(super) fn stop_reading(&mut self) {
         self.reading = None;
         self.read_at = None;
+        self.has_more = false;
     }
 
     /// The next frame, where there is one. Otherwise the task is woken when there may be one: the caller has
@@ -151,7 +155,14 @@ impl Delivery {
             if self.reading.is_some() || !self.has_joined() {
                 return None;
             }
-            let given = self.replayed(place).or_else(|| self.queued(place, now));
+            let given = match self.replayed(place) {
+                None if std::mem::take(&mut self.has_more) => {
+                    self.read(place, self.cursor.wants());
+                    None
+                }
+                None => self.queued(place, now),
+                given => given,
+            };
             if given.is_some() || self.reading.is_none() {
                 return given;
             }
@@ -212,6 +223,7 @@ impl Delivery {
             self.read(place, 0);
             return None;
         }
+        self.has_more = Read::has_more(&replay);
         self.replay = replay.messages.into_iter();
         self.read_done = now;
         let position = (self.cursor.epoch(), self.cursor.position());
@@ -254,6 +266,9 @@ impl Delivery {
                 Item::Gap => {
                     self.cursor.interrupted();
                     self.interrupted(place, now);
+                }
+                Item::Message { seq: 0, taken_ms, frame } => {
+                    return Some(Given { frame, message: true, taken_ms });
                 }
                 Item::Message { seq, taken_ms, frame } => {
                     let settled = now.saturating_duration_since(self.read_done) > OVERLAP;

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use tokio::time::Instant;
 use tokio_tungstenite::tungstenite::Error;
-use tokio_tungstenite::tungstenite::error::ProtocolError;
+use tokio_tungstenite::tungstenite::error::{CapacityError, ProtocolError};
 use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 
 use super::Place;
@@ -36,6 +36,12 @@ impl End {
         match error {
             Error::Protocol(ProtocolError::ResetWithoutClosingHandshake) => Self::Network,
             Error::Protocol(_) => Self::Server(Close::Protocol),
+            // The top bit of a length of 64 bits must be 0 (RFC 6455, 5.2).
+            Error::Capacity(CapacityError::MessageTooLong { size, .. })
+                if isize::try_from(*size).is_err() =>
+            {
+                Self::Server(Close::Protocol)
+            }
             Error::Utf8(_) => Self::Server(Close::NotUtf8),
             Error::Capacity(_) => Self::Server(Close::TooBig),
             _ => Self::Network,

@@ -36,7 +36,7 @@ pub enum Refusal {
     TooManyConnections,
     #[error("this hub is going down: connect again, another one will answer")]
     Draining,
-    #[error("this hub is full: try again later")]
+    #[error("this hub is full, or too many come at once: try again after the time in Retry-After")]
     Overloaded,
 }
 

@@ -41,10 +41,18 @@ impl Rate {
     }
 }
 
-/// The rates that every seat of the process is held to.
+/// What a user's budget is by default, in budgets of one connection: someone with a few devices and tabs does not
+/// notice it.
+const CONNECTIONS_WORTH: NonZeroU32 = NonZeroU32::MIN.saturating_add(4);
+
+/// The rates that every seat, user and region of the process is held to.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Rates {
     pub(super) messages: Rate,
+    /// The same over all seats of one user.
+    pub(super) user_messages: Rate,
+    /// Sockets that one region takes.
+    pub(super) connects: Rate,
     pub(super) bad_frames: Rate,
     /// Frames over `messages`, each answered with an error; past this they are a flood, and the seat is
     /// closed. Not counted from one accepted frame to the next: at 100 a second a flood of
@@ -57,7 +65,15 @@ impl Rates {
         let burst = settings.message_burst;
         let refused = LEAST_REFUSED.max(burst.get().saturating_mul(BURSTS_REFUSED));
         let refused = NonZeroU32::new(refused).unwrap_or(burst);
+        let of_user = |own: u32, of_one: NonZeroU32| {
+            NonZeroU32::new(own).unwrap_or(of_one.saturating_mul(CONNECTIONS_WORTH))
+        };
         Self {
+            user_messages: Rate::per_second(
+                of_user(settings.user_messages_per_second, settings.messages_per_second),
+                of_user(settings.user_message_burst, burst),
+            ),
+            connects: Rate::per_second(settings.connects_per_second, settings.connect_burst),
             messages: Rate::per_second(settings.messages_per_second, settings.message_burst),
             bad_frames: Rate::new(FORGIVEN_AFTER, settings.max_bad_frames),
             refusals: Rate::per_second(refused, refused),
@@ -73,6 +89,15 @@ pub(super) struct Budget {
 }
 
 impl Budget {
+    /// One that is kept elsewhere, as [`Budget::booked`] gave it.
+    pub(super) fn booked_up_to(booked: u64) -> Self {
+        Self { booked }
+    }
+
+    pub(super) fn booked(self) -> u64 {
+        self.booked
+    }
+
     /// Books one event at `now` (since the seat was taken); false, and nothing booked, when it is over
     /// the rate.
     pub(super) fn take(&mut self, rate: &Rate, now: Duration) -> bool {

@@ -21,6 +21,7 @@ mod registry;
 mod relay;
 mod sending;
 mod session;
+mod share;
 #[cfg(test)]
 mod tests;
 
@@ -36,6 +37,7 @@ use bytes::Bytes;
 use http::HeaderValue;
 use http::request::Parts;
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::time::Instant;
 
 use self::cursor::Cursor;
 use self::handshake::Query;
@@ -45,10 +47,14 @@ use self::metrics::{Families, Metrics};
 use self::outbox::Bounds;
 use self::registry::{Registry, Seat};
 use self::relay::{Bus, Relay};
+use self::share::{Crowd, SharedBudget};
 use crate::observability;
 use crate::protocol::outgoing::Terms;
-use crate::settings::{HubSettings, RegionName};
+use crate::settings::{DeliveryMode, HubSettings, RegionName};
 use crate::shutdown::{Drain, Socket};
+
+/// By how much of `hub.max_connection_age` a connection may be retired earlier.
+const AGE_JITTER: f64 = 0.2;
 
 /// Every chat socket of the process. Regions share the users: one who is connected in two has two seats.
 pub struct Hub {
@@ -57,6 +63,9 @@ pub struct Hub {
     relay: Relay,
     drain: Drain,
     sockets: AtomicUsize,
+    crowd: Arc<Crowd>,
+    /// What the budgets of users and regions count from.
+    since: Instant,
     limits: Limits,
     allowed_origins: Vec<String>,
 }
@@ -67,10 +76,10 @@ struct Limits {
     rates: Rates,
     terms: Terms,
     pong_timeout: Duration,
+    delivery: DeliveryMode,
+    max_connection_age: Option<Duration>,
     max_connections: usize,
     max_connections_per_user: usize,
-    /// One frame that fits the reader's queue also fits his write buffer.
-    max_outbox_bytes: usize,
 }
 
 /// One region hosted here.
@@ -78,6 +87,7 @@ struct Limits {
 struct Region {
     name: RegionName,
     sockets: AtomicUsize,
+    connects: SharedBudget,
     metrics: Metrics,
 }
 
@@ -129,16 +139,19 @@ impl Hub {
         let families = Families::new(registry);
         let region = |name: &RegionName| {
             let metrics = families.region(name);
-            let region = Region { name: name.clone(), sockets: AtomicUsize::new(0), metrics };
+            let (sockets, connects) = (AtomicUsize::new(0), SharedBudget::default());
+            let region = Region { name: name.clone(), sockets, connects, metrics };
             (name.clone(), Arc::new(region))
         };
         let users = Arc::new(Registry::new(Bounds::new(settings)));
         Arc::new(Self {
             regions: regions.iter().map(region).collect(),
-            relay: Relay::new(bus, users.clone()),
+            relay: Relay::new(bus, users.clone(), settings),
             registry: users,
             drain,
             sockets: AtomicUsize::new(0),
+            crowd: Arc::default(),
+            since: Instant::now(),
             limits: Limits::new(settings),
             allowed_origins: settings.allowed_origins.clone(),
         })
@@ -175,7 +188,12 @@ impl Hub {
             "/ws" => Cow::Borrowed("/ws"),
             other => Cow::Owned(other.to_owned()),
         };
-        Ok(Admission { place, cursor: query.cursor, accept_key, path })
+        let cursor = match self.limits.delivery {
+            DeliveryMode::ExactlyOnce => query.cursor,
+            // There is nothing to resume.
+            DeliveryMode::AtMostOnce => Cursor::fresh(),
+        };
+        Ok(Admission { place, cursor, accept_key, path })
     }
 
     fn place(self: &Arc<Self>, region: &RegionName, user: &str) -> Result<Place, Refusal> {
@@ -198,7 +216,15 @@ impl Hub {
         };
         region.sockets.fetch_add(1, Ordering::Relaxed);
         region.metrics.sockets.inc();
-        Ok(Place { hub: self.clone(), region: region.clone(), user, seat, _socket: socket })
+        let hub = self.clone();
+        let place = Place { hub, region: region.clone(), user, seat, _socket: socket };
+        // Last, so that nobody who is refused for another reason takes a turn from those who are not. Where it
+        // fails the place is dropped, and given back so.
+        if region.connects.take(&self.limits.rates.connects, self.since.elapsed()) {
+            Ok(place)
+        } else {
+            Err(Refusal::Overloaded)
+        }
     }
 
     /// The whole life of an admitted socket, whose 101 is answered. `already_read` came behind the
@@ -242,16 +268,31 @@ impl Limits {
                 max_text_bytes: settings.max_text_bytes.get(),
             },
             pong_timeout: settings.pong_timeout,
+            delivery: settings.delivery,
+            max_connection_age: settings.max_connection_age,
             max_connections: settings.max_connections.get(),
             max_connections_per_user: settings.max_connections_per_user.get(),
-            max_outbox_bytes: settings.outbox_bytes.get(),
         }
+    }
+
+    /// When a connection that comes now has lived long enough; each at another moment, so that those who came
+    /// together do not go together.
+    fn retirement(&self) -> Option<Instant> {
+        let age = self.max_connection_age?;
+        Some(Instant::now() + age.mul_f64(1.0 - AGE_JITTER * fastrand::f64()))
+    }
+}
+
+impl Place {
+    /// Gives the seat up before the socket is gone: nothing more comes for it, and its user may take another.
+    fn vacate(&self) {
+        self.hub.registry.leave(&self.user, &self.seat);
     }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
-        self.hub.registry.leave(&self.user, &self.seat);
+        self.vacate();
         self.hub.sockets.fetch_sub(1, Ordering::Relaxed);
         self.region.sockets.fetch_sub(1, Ordering::Relaxed);
         self.region.metrics.sockets.dec();

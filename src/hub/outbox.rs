@@ -21,7 +21,7 @@ use crate::settings::HubSettings;
 /// What waits for a reader.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Item {
-    /// A message of the user's inbox; `taken_ms` (since the Unix epoch) is set on those whose way is measured.
+    /// A message of the user's inbox, or, at position 0, one that no inbox holds; `taken_ms` (since the Unix epoch) is set on those whose way is measured.
     Message { seq: Seq, taken_ms: Option<u64>, frame: Utf8Bytes },
     /// A passing frame.
     Signal(Utf8Bytes),
@@ -89,7 +89,10 @@ impl Outbox {
             return;
         }
         let bytes = state.bytes.saturating_add(item.bytes());
-        if state.items >= bounds.items || bytes > bounds.bytes {
+        // One that is over the bound by itself (a hub of a greater limit took it) passes where it is alone: closing
+        // would change nothing, since it would come back with the resume.
+        let alone = state.items == 0;
+        if state.items >= bounds.items || (bytes > bounds.bytes && !alone) {
             state.queue = VecDeque::new();
             self.overflowed.store(true, Ordering::Release);
         } else {
@@ -203,6 +206,16 @@ mod tests {
         taken(&outbox);
         outbox.push(message(7, "a"), BOUNDS);
         assert!(outbox.has_overflowed(), "three were taken and not released");
+    }
+
+    #[test]
+    fn one_that_is_too_big_by_itself_passes_alone() {
+        let outbox = Outbox::default();
+        outbox.push(message(1, "longer than ten"), BOUNDS);
+        assert_eq!(taken(&outbox).len(), 1);
+        assert!(!outbox.has_overflowed());
+        outbox.push(message(2, "a"), BOUNDS);
+        assert!(outbox.has_overflowed(), "the big one is not written yet");
     }
 
     #[test]

@@ -11,11 +11,14 @@ use dashmap::DashMap;
 use dashmap::mapref::entry::Entry;
 
 use super::outbox::{Bounds, Item, Outbox};
+use super::share::Share;
 
 /// One socket's place, from before its handshake is answered until it is gone.
 #[derive(Debug, Default)]
 pub(super) struct Seat {
     pub(super) outbox: Outbox,
+    /// The same in all seats of one user.
+    pub(super) share: Arc<Share>,
 }
 
 /// Who is connected to this process, by user.
@@ -35,14 +38,16 @@ impl Registry {
     /// Takes a seat for `user`, and gives the one name that all his seats share; nothing where he already
     /// has `most`.
     pub(super) fn take_seat(&self, user: &str, most: usize) -> Option<(Arc<str>, Arc<Seat>)> {
-        let seat = Arc::new(Seat::default());
         match self.users.entry(Arc::from(user)) {
             Entry::Vacant(entry) => {
                 let user = entry.key().clone();
+                let seat = Arc::new(Seat::default());
                 entry.insert(vec![seat.clone()]);
                 Some((user, seat))
             }
             Entry::Occupied(mut entry) if entry.get().len() < most => {
+                let share = entry.get().first().map(|seat| seat.share.clone()).unwrap_or_default();
+                let seat = Arc::new(Seat { outbox: Outbox::default(), share });
                 entry.get_mut().push(seat.clone());
                 Some((entry.key().clone(), seat))
             }

@@ -17,6 +17,7 @@ use super::registry::Registry;
 pub(super) use crate::bus::{Bus, BusError, Epoch, Receipt, Replay, Seq, Subscription};
 use crate::bus::{Deliver, Envelope};
 use crate::protocol::outgoing::{Outgoing, taken_at};
+use crate::settings::{DeliveryMode, HubSettings};
 
 /// The way of one message in so many is measured, from the sender's hub to each reader's socket.
 const MEASURED: u32 = 32;
@@ -25,6 +26,9 @@ const MEASURED: u32 = 32;
 #[derive(Clone, Debug)]
 pub(super) struct Relay {
     bus: Bus,
+    delivery: DeliveryMode,
+    /// Bytes of an inbox that one reader holds at once; the rest is read when he has taken them.
+    page: usize,
 }
 
 /// The answer to a join or a read.
@@ -36,20 +40,34 @@ pub(super) struct Read {
     pub(super) replay: Result<Replay, BusError>,
 }
 
+impl Read {
+    /// Whether the inbox holds more than what was read: a page ended before it did.
+    pub(super) fn has_more(replay: &Replay) -> bool {
+        replay.messages.last().is_some_and(|(seq, _)| *seq < replay.top)
+    }
+}
+
 impl Relay {
     /// Joins the bus to the users of `registry`.
-    pub(super) fn new(bus: Bus, registry: Arc<Registry>) -> Self {
-        bus.attach(Arc::new(Inward { registry, count: AtomicU32::new(0) }));
-        Self { bus }
+    pub(super) fn new(bus: Bus, registry: Arc<Registry>, settings: &HubSettings) -> Self {
+        let delivery = settings.delivery;
+        bus.attach(Arc::new(Inward { registry, delivery, count: AtomicU32::new(0) }));
+        Self { bus, delivery, page: settings.outbox_bytes.get() }
+    }
+
+    fn stores(&self) -> bool {
+        self.delivery == DeliveryMode::ExactlyOnce
     }
 
     /// Subscribes at once; then, when it is sure that live messages come, reads the inbox after `from`.
     pub(super) fn join(&self, user: &Arc<str>, from: Seq) -> impl Future<Output = Read> + use<> {
-        let (bus, user) = (self.bus.clone(), user.clone());
-        let subscription = bus.subscribe(&user);
+        let (relay, user) = (self.clone(), user.clone());
+        let subscription = relay.bus.subscribe(&user);
         async move {
             let replay = match subscription.confirmed().await {
-                Ok(()) => bus.read(&user, from).await,
+                Ok(()) => relay.page(&user, from).await,
+                // Nothing will ever be read that could make up for it: what comes, comes.
+                Err(_away) if !relay.stores() => Ok(nothing()),
                 Err(error) => Err(error),
             };
             Read { subscription: Some(subscription), from, replay }
@@ -58,8 +76,17 @@ impl Relay {
 
     /// Reads the inbox after `from`.
     pub(super) fn read(&self, user: &Arc<str>, from: Seq) -> impl Future<Output = Read> + use<> {
-        let (bus, user) = (self.bus.clone(), user.clone());
-        async move { Read { subscription: None, from, replay: bus.read(&user, from).await } }
+        let (relay, user) = (self.clone(), user.clone());
+        async move { Read { subscription: None, from, replay: relay.page(&user, from).await } }
+    }
+
+    /// As much of the inbox after `from` as one reader may hold.
+    async fn page(&self, user: &str, from: Seq) -> Result<Replay, BusError> {
+        if self.stores() {
+            self.bus.read(user, from).await.map(|replay| cut(replay, self.page))
+        } else {
+            Ok(nothing())
+        }
     }
 
     /// Publishes `outgoing`, and gives it back with the answer.
@@ -68,7 +95,7 @@ impl Relay {
         outgoing: Outgoing,
         from: &Arc<str>,
     ) -> impl Future<Output = Option<(Outgoing, Result<Receipt, BusError>)>> + use<> {
-        let (bus, from) = (self.bus.clone(), from.clone());
+        let (bus, from, stores) = (self.bus.clone(), from.clone(), self.stores());
         async move {
             let envelope = Envelope {
                 to: outgoing.to(),
@@ -78,7 +105,12 @@ impl Relay {
                 head: outgoing.head(),
                 tail: outgoing.tail(),
             };
-            let receipt = bus.publish(envelope).await;
+            let receipt = if stores {
+                bus.publish(envelope).await
+            } else {
+                let unstored = Receipt { seq: 0, at_ms: outgoing.at_ms, duplicate: false };
+                bus.cast(envelope).await.map(|()| unstored)
+            };
             Some((outgoing, receipt))
         }
     }
@@ -90,9 +122,32 @@ impl Relay {
     }
 }
 
+/// What stands in an inbox that nobody keeps.
+fn nothing() -> Replay {
+    Replay { epoch: Epoch::from(""), top: 0, messages: Vec::new() }
+}
+
+/// The first messages of `replay`, of `most` bytes together, and one at least.
+fn cut(mut replay: Replay, most: usize) -> Replay {
+    let mut bytes = 0_usize;
+    let fit = replay.messages.iter().take_while(|(_, payload)| {
+        bytes = bytes.saturating_add(payload.len());
+        bytes <= most
+    });
+    let fit = fit.count().max(1);
+    if fit < replay.messages.len() {
+        // Copies, since the payloads of one answer may share its memory.
+        let first = replay.messages.iter().take(fit);
+        replay.messages =
+            first.map(|(seq, payload)| (*seq, Bytes::copy_from_slice(payload))).collect();
+    }
+    replay
+}
+
 /// What the bus calls.
 struct Inward {
     registry: Arc<Registry>,
+    delivery: DeliveryMode,
     /// Messages so far, to measure one in [`MEASURED`].
     count: AtomicU32,
 }
@@ -102,7 +157,13 @@ impl Deliver for Inward {
         let measured = self.count.fetch_add(1, Ordering::Relaxed).is_multiple_of(MEASURED);
         let taken_ms = if measured { taken_at(&payload) } else { None };
         let Some(frame) = text(user, payload) else { return };
+        // Where nothing is read, nothing can be missed: a position, from a hub that stores, tells nothing here.
+        let seq = if self.takes_unstored() { 0 } else { seq };
         self.registry.push(user, Item::Message { seq, taken_ms, frame });
+    }
+
+    fn takes_unstored(&self) -> bool {
+        self.delivery == DeliveryMode::AtMostOnce
     }
 
     fn signal(&self, user: &str, payload: Bytes) {
@@ -111,7 +172,9 @@ impl Deliver for Inward {
     }
 
     fn gap(&self) {
-        self.registry.push_all(&Item::Gap);
+        if !self.takes_unstored() {
+            self.registry.push_all(&Item::Gap);
+        }
     }
 }
 

@@ -40,6 +40,9 @@ const WRITE_BUFFER: usize = 4 * 1024;
 const ESCAPED: usize = 6;
 /// Room in a frame for all that is not text: users, id, names of fields.
 const FRAME_OVERHEAD: usize = 4 * 1024;
+/// A write is begun only when the one before is through, so that one frame is the most that waits; this is more than the
+/// largest that any hub, by its own settings, may have taken.
+const LARGEST_WRITE: usize = 512 * 1024 * 1024;
 /// Answers that may wait for one client before its frames are not read any more.
 const MAX_REPLIES: usize = 64;
 /// Frames read before what they gave rise to is written.
@@ -74,7 +77,7 @@ where
         let Some(session) = &mut session else { return };
         let end = tokio::select! {
             biased;
-            end = session.live(None) => Some(end),
+            end = session.live(session.limits().retirement()) => Some(end),
             () = drain.draining() => None,
         };
         // Boxed, so that its memory is not held by every socket that is still alive.
@@ -84,12 +87,10 @@ where
 
 fn config(limits: &Limits) -> WebSocketConfig {
     let frame = limits.terms.max_text_bytes.saturating_mul(ESCAPED).saturating_add(FRAME_OVERHEAD);
-    // A write is begun only when the one before is through, so that one frame is the most that is added.
-    let written = WRITE_BUFFER.saturating_add(limits.max_outbox_bytes.max(frame));
     WebSocketConfig::default()
         .read_buffer_size(READ_BUFFER)
         .write_buffer_size(WRITE_BUFFER)
-        .max_write_buffer_size(written.saturating_add(FRAME_OVERHEAD))
+        .max_write_buffer_size(LARGEST_WRITE)
         .max_message_size(Some(frame))
         .max_frame_size(Some(frame))
 }

@@ -223,6 +223,9 @@ fn content<'a>(
     if data.is_some_and(is_too_deep) {
         return Err(TOO_DEEP);
     }
+    if data.is_some_and(has_lone_surrogate) {
+        return Err(LONE_SURROGATE);
+    }
     Ok((text.map(RawValue::get), data))
 }
 
@@ -248,6 +251,33 @@ fn is_too_deep(json: &str) -> bool {
         }
     }
     false
+}
+
+/// Whether a string in the JSON value `json` holds one half of a surrogate pair. They can only be written as escapes.
+fn has_lone_surrogate(json: &str) -> bool {
+    // This settles it for nearly all.
+    if memchr::memchr(b'\\', json.as_bytes()).is_none() {
+        return false;
+    }
+    let mut rest = json.as_bytes();
+    // A backslash stands in strings alone.
+    while let Some(at) = memchr::memchr(b'\\', rest) {
+        let escape = rest.get(at..).unwrap_or_default();
+        let length = match (unit(escape), escape.get(6..).and_then(unit)) {
+            (None, _) => 2,
+            (Some(0xD800..=0xDBFF), Some(0xDC00..=0xDFFF)) => 12,
+            (Some(0xD800..=0xDFFF), _) => return true,
+            (Some(_), _) => 6,
+        };
+        rest = escape.get(length..).unwrap_or_default();
+    }
+    false
+}
+
+/// The code unit of the escape `\uXXXX` that `text` begins with, if it does.
+fn unit(text: &[u8]) -> Option<u16> {
+    let digits = text.strip_prefix(br"\u")?.get(..4)?;
+    u16::from_str_radix(str::from_utf8(digits).ok()?, 16).ok()
 }
 
 /// Brackets that open something, and those in strings. In blocks whose count fits a byte, which the compiler

@@ -25,6 +25,11 @@ pub struct HubSettings {
     /// … and how many at once before the rate counts. Who keeps sending beyond it, at five times this (at least 1,000)
     /// refused in a second, is closed with 1008.
     pub message_burst: NonZeroU32,
+    /// Messages and typing notices a second that one user may send in the long run, over all his connections to this
+    /// process; 0 means five times what one connection may.
+    pub user_messages_per_second: u32,
+    /// … and how many at once before the rate counts; 0 means five times what one connection may.
+    pub user_message_burst: u32,
     /// Frames that may wait for one slow reader before it is closed with 4008.
     pub outbox_messages: NonZeroUsize,
     /// … and their bytes.
@@ -33,9 +38,30 @@ pub struct HubSettings {
     pub max_connections: NonZeroUsize,
     /// Sockets of one user on this process; one more is answered with 429.
     pub max_connections_per_user: NonZeroUsize,
+    /// Sockets a second that one region of this process takes in the long run; over it, 503 `overloaded`.
+    pub connects_per_second: NonZeroU32,
+    /// … and how many at once before the rate counts.
+    pub connect_burst: NonZeroU32,
+    /// A connection this old, less up to a fifth, is closed with 1012, to be opened anew; never where it is
+    /// not set. So a long-lived fleet of sockets spreads over the hubs that were added since.
+    #[serde(with = "humantime_serde")]
+    pub max_connection_age: Option<Duration>,
+    /// What is promised of a message.
+    pub delivery: DeliveryMode,
     /// Values of `Origin` that may connect, as `https://chat.example`; empty admits every page.
     /// A request without `Origin` does not come from a page and is not held to this.
     pub allowed_origins: Vec<String>,
+}
+
+/// What `hub.delivery` promises of a message.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum DeliveryMode {
+    /// Stored in the recipient's inbox, counted, resumed; a repeat is told from a new one.
+    #[default]
+    ExactlyOnce,
+    /// Published to whoever listens at this moment, and forgotten.
+    AtMostOnce,
 }
 
 /// `NonZero` for a constant that is plainly not zero.
@@ -63,10 +89,16 @@ impl Default for HubSettings {
             max_bad_frames: nz32(20),
             messages_per_second: nz32(100),
             message_burst: nz32(200),
+            user_messages_per_second: 0,
+            user_message_burst: 0,
             outbox_messages: nz(2_048),
             outbox_bytes: nz(4 * 1024 * 1024),
             max_connections: nz(1_000_000),
             max_connections_per_user: nz(64),
+            connects_per_second: nz32(5_000),
+            connect_burst: nz32(20_000),
+            max_connection_age: None,
+            delivery: DeliveryMode::ExactlyOnce,
             allowed_origins: Vec::new(),
         }
     }

@@ -7,8 +7,8 @@
 //! Invariants: a phase never goes back; an `InFlight` is taken before the exchange is promised
 //! anything (before the 101, for an upgrade).
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -33,12 +33,29 @@ struct Shared {
     sockets: AtomicUsize,
     /// Turns handed out since the drain began.
     turns: AtomicU64,
-    /// Nanoseconds between two turns; set when the drain begins.
-    pace: AtomicU64,
+    /// Set when the drain begins.
+    pace: OnceLock<Pace>,
 }
 
-/// Sockets a second that may be closed at once without spreading: reconnects at this rate hurt nobody.
-const CLOSES_A_SECOND: u64 = 500;
+/// How the sockets that are open when the drain begins are closed.
+#[derive(Clone, Copy, Debug)]
+struct Pace {
+    began: Instant,
+    /// Nanoseconds between two turns.
+    between: u64,
+    /// Over which time those who were closed come back.
+    comeback: Duration,
+}
+
+/// Sockets a second that are closed where there is no need to be slower: a few are gone in no time, and from a few
+/// thousand on the whole window is used.
+const CLOSES_A_SECOND: u64 = 100;
+
+/// Sockets a second that come back elsewhere, on top of what the turns spread: each costs a handshake, a
+/// subscription and a read, and other nodes may be draining at the same time.
+const COMEBACKS_A_SECOND: u64 = 2_000;
+/// … and the bounds of the time over which they do: nobody is away for long.
+const COMEBACK: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
 
 impl Default for Drain {
     fn default() -> Self {
@@ -58,7 +75,7 @@ impl Drain {
                 flights,
                 sockets: AtomicUsize::new(0),
                 turns: AtomicU64::new(0),
-                pace: AtomicU64::new(0),
+                pace: OnceLock::new(),
             }),
         }
     }
@@ -67,9 +84,15 @@ impl Drain {
     /// needed: few sockets are gone at once.
     pub fn begin(&self, window: Duration) {
         let sockets = self.shared.sockets.load(Ordering::Relaxed) as u64;
-        let spread = window.min(Duration::from_millis(sockets * 1_000 / CLOSES_A_SECOND));
-        let pace = u64::try_from(spread.as_nanos()).unwrap_or(u64::MAX) / sockets.max(1);
-        self.shared.pace.store(pace, Ordering::Relaxed);
+        let spread = window.min(at_rate(sockets, CLOSES_A_SECOND));
+        let (least, most) = COMEBACK;
+        let pace = Pace {
+            began: Instant::now(),
+            between: u64::try_from(spread.as_nanos()).unwrap_or(u64::MAX) / sockets.max(1),
+            comeback: at_rate(sockets, COMEBACKS_A_SECOND).clamp(least, most),
+        };
+        // Only the first word counts.
+        self.shared.pace.get_or_init(|| pace);
         self.shared.draining.cancel();
     }
 
@@ -121,9 +144,23 @@ impl Drain {
     /// When the next socket of those that ask may close; to be asked once by each, after the drain began.
     pub fn turn(&self) -> Instant {
         let turn = self.shared.turns.fetch_add(1, Ordering::Relaxed);
-        let pace = self.shared.pace.load(Ordering::Relaxed);
-        Instant::now() + Duration::from_nanos(turn.saturating_mul(pace))
+        // Without a pace everything is cut.
+        self.shared.pace.get().map_or_else(Instant::now, |pace| {
+            pace.began + Duration::from_nanos(turn.saturating_mul(pace.between))
+        })
     }
+
+    /// How long one client that is closed now should wait before it comes back: at random, over the longer a time the
+    /// more come back; up to a second where nothing drains.
+    pub fn comeback(&self) -> Duration {
+        let within = self.shared.pace.get().map_or(COMEBACK.0, |pace| pace.comeback);
+        within.mul_f64(fastrand::f64())
+    }
+}
+
+/// How long `count` take at `a_second`.
+fn at_rate(count: u64, a_second: u64) -> Duration {
+    Duration::from_millis(count.saturating_mul(1_000) / a_second)
 }
 
 /// A long-lived socket, as the drain counts it.
@@ -168,12 +205,31 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn the_more_come_back_the_longer_they_take() {
+        for (sockets, seconds) in [(0, 1.0), (1_000, 1.0), (20_000, 10.0), (200_000, 30.0)] {
+            let drain = Drain::new();
+            let _sockets: Vec<_> = (0..sockets).map(|_| drain.socket()).collect();
+            drain.begin(Duration::from_secs(20));
+            let mut last = 0.0_f64;
+            let mut halves = [0, 0];
+            for _ in 0..1_000 {
+                let after = drain.comeback().as_secs_f64();
+                last = last.max(after);
+                halves[usize::from(after > seconds / 2.0)] += 1;
+            }
+            assert!(last <= seconds && last > seconds * 0.9, "{sockets}: {last}");
+            assert!(halves.iter().all(|half| *half > 400), "{sockets}: {halves:?}");
+        }
+        assert!(Drain::new().comeback() <= Duration::from_secs(1));
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn few_sockets_go_at_once() {
         let drain = Drain::new();
         let _sockets = (drain.socket(), drain.socket());
         drain.begin(Duration::from_secs(20));
         let start = Instant::now();
-        assert!(drain.turn() - start < Duration::from_millis(5));
-        assert!(drain.turn() - start < Duration::from_millis(5));
+        assert_eq!(drain.turn(), start);
+        assert!(drain.turn() - start < Duration::from_millis(20));
     }
 }

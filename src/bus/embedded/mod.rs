@@ -128,14 +128,33 @@ impl EmbeddedBus {
         Err(BusError::Unavailable(Arc::from(FULL)))
     }
 
+    pub(super) fn cast(&self, envelope: Envelope<'_>) {
+        self.shared.metrics.unstored.inc();
+        self.hand_on(envelope.to, |deliver| {
+            if deliver.takes_unstored() {
+                self.shared.metrics.received.inc();
+                deliver.message(envelope.to, 0, envelope.render(0));
+            } else {
+                self.shared.metrics.foreign.inc();
+            }
+        });
+    }
+
     pub(super) fn signal(&self, to: &str, payload: Bytes) {
+        self.hand_on(to, |deliver| {
+            self.shared.metrics.received.inc();
+            deliver.signal(to, payload);
+        });
+    }
+
+    /// Delivers something that passes, in the order of the user's messages, where anybody listens.
+    fn hand_on(&self, to: &str, deliver: impl FnOnce(&dyn Deliver)) {
         let Some(inbox) = self.shared.existing(to) else { return };
         let inbox = lock(&inbox);
         if inbox.subscribers > 0
-            && let Some(deliver) = self.shared.deliver.get()
+            && let Some(receiver) = self.shared.deliver.get()
         {
-            self.shared.metrics.received.inc();
-            deliver.signal(to, payload);
+            deliver(receiver.as_ref());
         }
     }
 

@@ -275,10 +275,27 @@ impl Commands {
         Ok(receipt)
     }
 
+    pub(super) async fn cast(&self, envelope: Envelope<'_>) -> Result<(), BusError> {
+        let began = Instant::now();
+        let published = self.pass(names::messages(envelope.to), envelope.render(0)).await;
+        if published.is_ok() {
+            self.metrics.publish_seconds.observe(began.elapsed().as_secs_f64());
+            self.metrics.unstored.inc();
+        } else {
+            self.metrics.unavailable.inc();
+        }
+        published
+    }
+
     pub(super) async fn signal(&self, to: &str, payload: Bytes) -> Result<(), BusError> {
+        self.pass(names::signals(to), payload).await
+    }
+
+    /// Publishes what nobody stores; ends with the server's answer.
+    async fn pass(&self, channel: String, payload: Bytes) -> Result<(), BusError> {
         let _one = self.in_flight.try_acquire().map_err(|_full| overloaded())?;
         let published: Result<(), _> =
-            self.link()?.client.publish(names::signals(to), Value::Bytes(payload)).await;
+            self.link()?.client.publish(channel, Value::Bytes(payload)).await;
         published.map_err(|error| unavailable(&error))
     }
 

@@ -80,6 +80,10 @@ impl RedisBus {
         self.shard(envelope.to).commands.publish(envelope).await
     }
 
+    pub(super) async fn cast(&self, envelope: Envelope<'_>) -> Result<(), BusError> {
+        self.shard(envelope.to).commands.cast(envelope).await
+    }
+
     pub(super) async fn signal(&self, to: &str, payload: Bytes) -> Result<(), BusError> {
         self.shard(to).commands.signal(to, payload).await
     }

@@ -261,10 +261,12 @@ impl Subscriber {
     }
 
     fn message(&self, user: &str, payload: &[u8]) {
+        let deliver = self.deliver.get();
+        let unstored = deliver.is_some_and(|deliver| deliver.takes_unstored());
         match serde_json::from_slice(payload) {
-            Ok(Position { seq }) if seq > 0 => {
+            Ok(Position { seq }) if seq > 0 || unstored => {
                 self.metrics.received.inc();
-                if let Some(deliver) = self.deliver.get() {
+                if let Some(deliver) = deliver {
                     // A copy, so that a message that waits for a slow reader keeps no read buffer alive.
                     deliver.message(user, seq, Bytes::copy_from_slice(payload));
                 }

@@ -3,13 +3,17 @@
 //! Invariants: a frame that is wrong is answered with one error and booked; one over the rate is answered
 //! too, and booked apart, since it was right; every publish is answered once.
 
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
+use futures_util::FutureExt as _;
+use futures_util::future::ready;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::Instant;
 use tokio_tungstenite::tungstenite::Message;
 
 use super::super::ending::End;
+use super::super::relay::BusError;
 use super::super::sending::Sent;
 use super::{Session, now_ms};
 use crate::protocol::incoming::{self, ClientFrame, Draft};
@@ -45,15 +49,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             }
             Ok(ClientFrame::Typing { to }) => {
                 if self.may_send(now) {
-                    let place = &self.record.place;
-                    let signal = place.hub.relay.signal(&to, outgoing::typing(&place.user));
-                    self.sending.begin(
-                        async move {
-                            signal.await;
-                            None
-                        },
-                        cx,
-                    );
+                    self.signal(&to, cx);
                 } else {
                     self.refuse_over_rate(None, now)?;
                 }
@@ -70,16 +66,44 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         Ok(())
     }
 
+    /// Whether the budgets of this connection and of its user allow one more.
     fn may_send(&mut self, now: Instant) -> bool {
-        let rate = self.limits().rates.messages;
-        self.messages.take(&rate, now - self.record.since())
+        let place = &self.record.place;
+        let rates = &place.hub.limits.rates;
+        self.messages.take(&rates.messages, now - self.record.since())
+            && place.seat.share.may_send(&rates.user_messages, now - place.hub.since)
     }
 
     fn publish(&mut self, draft: &Draft<'_>, cx: &mut Context<'_>) {
         let place = &self.record.place;
         let outgoing = Outgoing::compose(draft, &place.user, place.region.name.as_str(), now_ms());
+        let Some(under_way) = place.seat.share.enter(&place.hub.crowd) else {
+            // Behind the answers to what was sent before.
+            self.sending.begin(
+                ready(Some((
+                    outgoing,
+                    Err(BusError::Unavailable(Arc::from(
+                        "too many messages of this user wait for the bus",
+                    ))),
+                ))),
+                cx,
+            );
+            return;
+        };
         let publish = place.hub.relay.publish(outgoing, &place.user);
-        self.sending.begin(publish, cx);
+        self.sending.begin(publish.inspect(move |_answered| drop(under_way)), cx);
+    }
+
+    fn signal(&mut self, to: &str, cx: &mut Context<'_>) {
+        let place = &self.record.place;
+        // What passes is not missed where too many wait.
+        let Some(under_way) = place.seat.share.enter(&place.hub.crowd) else { return };
+        let signal = place.hub.relay.signal(to, outgoing::typing(&place.user));
+        let passed = signal.map(move |()| {
+            drop(under_way);
+            None
+        });
+        self.sending.begin(passed, cx);
     }
 
     /// Queues an acknowledgement or an error for every publish that is answered.

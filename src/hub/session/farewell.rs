@@ -22,8 +22,6 @@ use crate::shutdown::Drain;
 const SETTLE: Duration = Duration::from_secs(1);
 /// For the peer to take the close frame and answer it.
 const LINGER: Duration = Duration::from_secs(1);
-/// Most that a client is asked to wait before it connects again; the turns spread the rest.
-const RECONNECT_WITHIN_MS: u64 = 1_000;
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
     /// Ends the session for the reason `end`, or, where there is none, when its turn in the drain comes;
@@ -49,17 +47,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         match end {
             End::Network => self.settle_publishes().await,
             End::Client(_) => {
+                self.place().vacate();
                 self.settle_publishes().await;
                 drop(timeout(LINGER, self.hang_up()).await);
             }
             End::Server(close) => {
-                if close == Close::Restart && self.delivery.has_joined() {
-                    let after = Duration::from_millis(fastrand::u64(..RECONNECT_WITHIN_MS));
-                    self.replies.push_back(outgoing::reconnect(after));
-                }
                 if !matches!(close, Close::NoPong | Close::TooSlow) {
                     drop(timeout(SETTLE, std::future::poll_fn(|cx| self.settled(cx))).await);
                 }
+                // Who comes back at once finds his seat free.
+                self.place().vacate();
                 drop(timeout(LINGER, self.close(close)).await);
             }
         }
@@ -97,6 +94,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
     }
 
     async fn close(&mut self, close: Close) {
+        // Behind all that was queued: who goes at once when he hears it has everything.
+        if close == Close::Restart && self.delivery.has_joined() {
+            let after = self.place().hub.drain.comeback();
+            if self.start_send(Message::Text(outgoing::reconnect(after))).is_err() {
+                return;
+            }
+        }
         if self.start_close(close).is_ok() && self.socket.flush().await.is_ok() {
             self.hang_up().await;
         }

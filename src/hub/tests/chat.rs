@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use super::super::{Refusal, UserFault};
-use super::harness::{House, nz, nz32};
+use super::harness::{Client, House, nz, nz32};
 use crate::settings::HubSettings;
 
 #[tokio::test(start_paused = true)]
@@ -165,6 +165,75 @@ async fn over_the_rate_a_message_can_be_sent_again_later() {
     tokio::time::advance(std::time::Duration::from_millis(200)).await;
     alice.says("bob", "x", "c3").await;
     assert_eq!(alice.hears().await["type"], "ack");
+}
+
+/// Says `count` messages with ids that begin with `prefix`, and counts the acknowledged; each refusal must be for the
+/// rate.
+async fn acknowledged(client: &mut Client, prefix: &str, count: usize) -> usize {
+    for number in 0..count {
+        client.says("nobody", "x", &format!("{prefix}{number}")).await;
+    }
+    let mut acknowledged = 0;
+    for _ in 0..count {
+        let frame = client.hears().await;
+        let refused =
+            (&frame["code"], &frame["retryable"]) == (&json!("rate_limited"), &json!(true));
+        assert!(frame["type"] == "ack" || refused, "{frame}");
+        acknowledged += usize::from(frame["type"] == "ack");
+    }
+    acknowledged
+}
+
+#[tokio::test(start_paused = true)]
+async fn more_connections_do_not_make_a_user_louder() {
+    let settings = HubSettings {
+        messages_per_second: nz32(10),
+        message_burst: nz32(10),
+        user_messages_per_second: 20,
+        user_message_burst: 25,
+        ..HubSettings::default()
+    };
+    let house = House::with(&settings);
+    let mut total = 0;
+    let mut alices = Vec::new();
+    for number in 0..4 {
+        let mut alice = house.connect("userId=alice").await;
+        total += acknowledged(&mut alice, &format!("{number}-"), 12).await;
+        alices.push(alice);
+    }
+    assert_eq!(total, 25);
+    let mut bob = house.connect("userId=bob").await;
+    assert_eq!(acknowledged(&mut bob, "b", 12).await, 10, "what he may is his own");
+    tokio::time::advance(std::time::Duration::from_millis(500)).await;
+    let mut after = 0;
+    for (number, alice) in alices.iter_mut().enumerate() {
+        alice.sends(&json!({"type": "typing", "to": "bob"})).await;
+        after += acknowledged(alice, &format!("{number}+"), 5).await;
+    }
+    assert_eq!(after + bob.heard_typing().await, 10, "typing is counted too");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_region_takes_so_many_connections_a_second() {
+    let settings = HubSettings {
+        connects_per_second: nz32(10),
+        connect_burst: nz32(3),
+        max_connections_per_user: nz(1),
+        ..HubSettings::default()
+    };
+    let house = House::with(&settings);
+    let alice = house.admit("userId=alice").unwrap();
+    for _ in 0..9 {
+        let again = house.admit("userId=alice").unwrap_err();
+        assert_eq!(again, Refusal::TooManyConnections, "which takes no turn from the others");
+    }
+    let others = ["b", "c"].map(|user| house.admit(&format!("userId={user}")).unwrap());
+    assert_eq!(house.admit("userId=d").unwrap_err(), Refusal::Overloaded);
+    assert_eq!(house.hub.snapshot().sockets, 3, "who is refused is not counted");
+    drop((alice, others));
+    assert_eq!(house.admit("userId=d").unwrap_err(), Refusal::Overloaded);
+    tokio::time::advance(std::time::Duration::from_millis(100)).await;
+    assert!(house.admit("userId=d").is_ok());
 }
 
 #[tokio::test(start_paused = true)]

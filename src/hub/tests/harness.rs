@@ -122,6 +122,13 @@ impl House {
         self.bus.publish(envelope).await.unwrap().seq
     }
 
+    /// Waits until every session is gone.
+    pub(in crate::hub) async fn is_left(&self) {
+        self.sessions.close();
+        timeout(DEADLINE, self.sessions.wait()).await.expect("a session stays");
+        assert_eq!(self.hub.snapshot().sockets, 0);
+    }
+
     /// Throws away what waits for `user`, as if the bus had lost it on its way.
     pub(in crate::hub) fn lose_what_waits(&self, user: &str) {
         for seat in self.hub.registry.seats(user) {
@@ -156,6 +163,20 @@ impl Client {
         let message = self.next().await;
         serde_json::from_str(message.to_text().unwrap())
             .unwrap_or_else(|error| panic!("{error}: {message:?}"))
+    }
+
+    /// How many typing notices stand before the answer to a ping.
+    pub(in crate::hub) async fn heard_typing(&mut self) -> usize {
+        self.sends(&json!({"type": "ping"})).await;
+        let mut count = 0;
+        loop {
+            let frame = self.hears().await;
+            match frame["type"].as_str() {
+                Some("typing") => count += 1,
+                Some("pong") => return count,
+                _ => panic!("{frame}"),
+            }
+        }
     }
 
     /// The code of the next frame, which is an error; and its id.

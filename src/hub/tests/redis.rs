@@ -10,7 +10,7 @@ use super::harness::House;
 use crate::bus::redis_server::RedisServer;
 use crate::bus::{Bus, BusState};
 use crate::observability::Registry;
-use crate::settings::{BusSettings, HubSettings, RedisSettings, Secret};
+use crate::settings::{BusSettings, DeliveryMode, HubSettings, RedisSettings, Secret};
 
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -23,6 +23,10 @@ struct Node {
 
 impl Node {
     async fn start(redis: &RedisServer) -> Self {
+        Self::start_with(redis, &HubSettings::default()).await
+    }
+
+    async fn start_with(redis: &RedisServer, hub: &HubSettings) -> Self {
         let settings = BusSettings {
             redis: RedisSettings {
                 url: Some(Secret::new(redis.url())),
@@ -35,7 +39,7 @@ impl Node {
         };
         let mut registry = Registry::default();
         let bus = Bus::redis(&settings, &mut registry).unwrap();
-        let house = House::on(bus.clone(), &HubSettings::default(), registry);
+        let house = House::on(bus.clone(), hub, registry);
         let stop = CancellationToken::new();
         let mut tasks = JoinSet::new();
         let (running, stopped) = (bus, stop.clone());
@@ -138,4 +142,40 @@ async fn a_history_that_is_wiped_under_a_live_socket_is_told() {
     assert_ne!(reset["epoch"], welcome["epoch"]);
     assert_eq!(bob.hears().await["id"], "d1");
     node.stop().await;
+}
+
+#[tokio::test]
+async fn at_most_once_leaves_nothing_in_redis_and_is_heard_at_every_hub() {
+    let mut redis = RedisServer::start().await;
+    let settings = HubSettings { delivery: DeliveryMode::AtMostOnce, ..HubSettings::default() };
+    let one = Node::start_with(&redis, &settings).await;
+    let two = Node::start_with(&redis, &settings).await;
+    let mut alice = one.house.connect("userId=alice").await;
+    let mut bob = two.house.connect("userId=bob").await;
+    for id in ["c1", "c1", "c2"] {
+        alice.says("bob", "x", id).await;
+        let ack = alice.hears().await;
+        assert_eq!((&ack["seq"], &ack["duplicate"]), (&json!(0), &json!(false)));
+        let message = bob.hears().await;
+        assert_eq!((&message["seq"], &message["id"]), (&json!(0), &json!(id)));
+    }
+    assert_eq!(redis.run(&["KEYS", "*chat:*"]).await, "*0\r\n");
+
+    redis.kill();
+    one.until(|state| *state != BusState::Up).await;
+    two.until(|state| *state != BusState::Up).await;
+    alice.says("bob", "x", "c3").await;
+    assert_eq!(alice.hears_error().await, ("bus_unavailable".to_owned(), json!("c3")));
+    let (mut carol, welcome) = two.house.join("userId=carol&since=3&epoch=e").await;
+    assert_eq!((&welcome["epoch"], &welcome["resumed"]), (&json!(""), &json!(false)));
+    redis.up().await;
+    one.until(|state| *state == BusState::Up).await;
+    two.until(|state| *state == BusState::Up).await;
+    for (user, reader) in [("bob", &mut bob), ("carol", &mut carol)] {
+        alice.says(user, "x", "c4").await;
+        assert_eq!(alice.hears().await["type"], "ack");
+        assert_eq!(reader.hears().await["id"], "c4", "nothing else is told");
+    }
+    one.stop().await;
+    two.stop().await;
 }

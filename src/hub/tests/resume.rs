@@ -228,3 +228,27 @@ proptest::proptest! {
             .block_on(churn(steps));
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn an_inbox_that_is_too_big_to_hold_is_given_in_pages() {
+    // Some five messages a page.
+    let settings = HubSettings { outbox_bytes: nz(500), ..HubSettings::default() };
+    let house = House::with(&settings);
+    let (bob, welcome) = house.join("userId=bob").await;
+    drop(bob);
+    for number in 1..=100 {
+        house.publish("bob", &format!("c{number}")).await;
+    }
+    let epoch = welcome["epoch"].as_str().unwrap();
+    let (mut bob, welcome) = house.join(&format!("userId=bob&since=0&epoch={epoch}")).await;
+    assert_eq!((&welcome["resumed"], &welcome["seq"]), (&json!(true), &json!(0)));
+    for seq in 1..=50 {
+        assert_eq!(bob.hears().await["seq"], seq);
+    }
+    house.publish("bob", "live").await;
+    for seq in 51..=101 {
+        assert_eq!(bob.hears().await["seq"], seq);
+    }
+    house.publish("bob", "last").await;
+    assert_eq!(bob.hears().await["id"], "last", "nothing is given twice");
+}

@@ -5,7 +5,11 @@ use proptest::prelude::*;
 use super::*;
 
 fn code(frame: &str) -> (Code, Option<String>) {
-    let fault = parse(frame, 20).unwrap_err();
+    code_within(frame, 20)
+}
+
+fn code_within(frame: &str, max_text: usize) -> (Code, Option<String>) {
+    let fault = parse(frame, max_text).unwrap_err();
     assert!(!fault.advice.contains(['"', '\\']), "{fault:?} is written as it is");
     (fault.code, fault.id.map(Cow::into_owned))
 }
@@ -128,6 +132,28 @@ fn half_of_a_surrogate_pair_is_told_apart_from_what_is_not_json() {
     }
     let whole = r#"{"type":"message","to":"bob","text":"\ud83d\ude00"}"#;
     assert!(parse(whole, 4).is_ok());
+}
+
+#[test]
+fn data_holds_no_half_of_a_surrogate_pair_that_a_recipient_could_not_read() {
+    for (data, readable) in [
+        (r#""\ud800""#, false),
+        (r#"["a\\\ud800"]"#, false),
+        (r#"{"\udc00":1}"#, false),
+        (r#""\ud800\u0041""#, false),
+        (r#""\ud800\ud800\udc00""#, false),
+        (r#""\ud83d\ude00\udE00""#, false),
+        (r#""\ud83d\uDE00 \ud83d\ude00""#, true),
+        (r#"["\\ud800", "\\\\", "\"\u0041"]"#, true),
+        (r#""ud800""#, true),
+    ] {
+        assert_eq!(serde_json::from_str::<serde_json::Value>(data).is_ok(), readable, "{data}");
+        let frame = format!(r#"{{"type":"message","to":"bob","id":"c1","data":{data}}}"#);
+        assert_eq!(parse(&frame, 99).is_ok(), readable, "{data}");
+        if !readable {
+            assert_eq!(code_within(&frame, 99), (Code::BadFrame, Some("c1".to_owned())), "{data}");
+        }
+    }
 }
 
 /// A message with `inner` in as many lists and objects, by turns, as `depth` says.
