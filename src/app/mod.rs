@@ -73,6 +73,7 @@ pub struct App {
     addresses: Addresses,
     workers: Vec<Worker>,
     common: Arc<Common>,
+    hub: Arc<Hub>,
     bus: Bus,
     admin: (std::net::TcpListener, Admin),
     demos: Vec<(demo::Sample, RegionName, std::net::TcpListener)>,
@@ -149,7 +150,7 @@ impl App {
             settings: &settings.proxy,
             own: OwnPaths::new(&settings.proxy, &settings.page),
             proxy: &shared,
-            hub,
+            hub: Arc::clone(&hub),
             drain: drain.clone(),
             readiness: readiness.clone(),
             registry: &mut registry,
@@ -165,6 +166,7 @@ impl App {
             addresses,
             workers,
             common,
+            hub,
             bus,
             admin: (listeners.admin, admin),
             demos: listeners.demos,
@@ -249,6 +251,11 @@ impl App {
         let (bus, stopped) = (self.bus, bus_stop.clone());
         tasks.spawn("the bus", async move {
             bus.run(stopped).await;
+            Ok::<_, AppError>(())
+        });
+        let (hub, stopped) = (Arc::clone(&self.hub), bus_stop.clone());
+        tasks.spawn("the hub", async move {
+            hub.run(stopped).await;
             Ok::<_, AppError>(())
         });
         tasks.spawn("the admin listener", admin::serve(self.admin.0, self.admin.1, stop.clone()));

@@ -11,7 +11,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::sync::Notify;
 
-use super::{Bus, Deliver, Envelope, Receipt, Seq};
+use super::{
+    Bus, Deliver, Envelope, Presence, Receipt, SeatError, SeatHold, SeatLimit, SeatNumber, Seq,
+};
+use crate::settings::OverLimit;
 
 /// Nothing here takes long; what does not come in this time does not come.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -29,6 +32,8 @@ struct Heard {
     messages: HashMap<String, Vec<(Seq, Bytes)>>,
     signals: HashMap<String, Vec<Bytes>>,
     gaps: usize,
+    changes: HashMap<String, usize>,
+    evicted: Vec<(String, SeatNumber)>,
 }
 
 impl Deliver for Recorder {
@@ -49,6 +54,16 @@ impl Deliver for Recorder {
 
     fn gap(&self) {
         self.heard.lock().unwrap().gaps += 1;
+        self.changed.notify_waiters();
+    }
+
+    fn presence_changed(&self, user: &str) {
+        *self.heard.lock().unwrap().changes.entry(user.to_owned()).or_default() += 1;
+        self.changed.notify_waiters();
+    }
+
+    fn evict(&self, user: &str, seat: SeatNumber) {
+        self.heard.lock().unwrap().evicted.push((user.to_owned(), seat));
         self.changed.notify_waiters();
     }
 }
@@ -72,6 +87,15 @@ impl Recorder {
 
     pub(super) fn gaps(&self) -> usize {
         self.heard.lock().unwrap().gaps
+    }
+
+    pub(super) fn changes(&self, user: &str) -> usize {
+        self.heard.lock().unwrap().changes.get(user).copied().unwrap_or_default()
+    }
+
+    pub(super) fn evicted(&self, user: &str) -> Vec<SeatNumber> {
+        let heard = self.heard.lock().unwrap();
+        heard.evicted.iter().filter(|(one, _)| one == user).map(|(_, seat)| *seat).collect()
     }
 
     pub(super) async fn until(&self, what: &str, is_so: impl Fn(&Self) -> bool) {
@@ -128,6 +152,11 @@ pub(super) async fn run(bus: &Bus, heard: &Recorder, inbox_size: usize) {
     casts_to_whoever_listens_and_keeps_nothing(bus, heard).await;
     carries_large_payloads(bus, heard).await;
     takes_users_with_odd_names(bus, heard).await;
+    refuses_a_seat_over_the_limit(bus).await;
+    gives_the_oldest_seat_to_a_new_one(bus, heard).await;
+    never_grants_more_seats_than_the_limit(bus).await;
+    knows_who_is_online_and_since_when_not(bus).await;
+    tells_watchers_of_changes(bus, heard).await;
 }
 
 async fn delivers_what_was_published(bus: &Bus, heard: &Recorder) {
@@ -315,4 +344,123 @@ async fn takes_users_with_odd_names(bus: &Bus, heard: &Recorder) {
             .await;
         assert_eq!(bus.read(user, 0).await.unwrap().messages, [(1, expected("1", 1, ""))]);
     }
+}
+
+pub(super) fn limit(most: usize, over: OverLimit) -> SeatLimit {
+    SeatLimit { most, over }
+}
+
+/// A seat that must be granted.
+pub(super) async fn seat(bus: &Bus, user: &str, limit: SeatLimit) -> SeatHold {
+    let seat = bus.take_seat(user, limit);
+    seat.granted().await.unwrap();
+    seat
+}
+
+/// Asks until `user` stands as wanted: seats are given back behind their holders.
+pub(super) async fn stands(bus: &Bus, user: &str, online: bool) -> Presence {
+    let asking = async {
+        loop {
+            let presence = bus.presence(user).await.unwrap();
+            if presence.online == online {
+                return presence;
+            }
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, asking).await.expect("the presence does not change")
+}
+
+async fn refuses_a_seat_over_the_limit(bus: &Bus) {
+    let two = limit(2, OverLimit::Refuse);
+    let (first, second) = (seat(bus, "capped", two).await, seat(bus, "capped", two).await);
+    assert_ne!(first.number(), second.number());
+    let third = bus.take_seat("capped", two);
+    assert_eq!(third.granted().await, Err(SeatError::Full));
+    // The refused one gives nothing back.
+    drop(third);
+    assert_eq!(bus.take_seat("capped", two).granted().await, Err(SeatError::Full));
+    let other = seat(bus, "another", two).await;
+    drop((first, other));
+    let again = async {
+        while bus.take_seat("capped", two).granted().await.is_err() {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, again).await.expect("the seat is not given back");
+    drop(second);
+}
+
+async fn gives_the_oldest_seat_to_a_new_one(bus: &Bus, heard: &Recorder) {
+    let two = limit(2, OverLimit::CloseOldest);
+    let subscription = bus.subscribe("pushed");
+    subscription.confirmed().await.unwrap();
+    let mut seats = Vec::new();
+    for _ in 0..4 {
+        seats.push(seat(bus, "pushed", two).await);
+        // So that one is older than the next by any clock.
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+    let oldest = [seats[0].number(), seats[1].number()];
+    heard.until("both are told", |heard| heard.evicted("pushed").len() == 2).await;
+    assert_eq!(heard.evicted("pushed"), oldest);
+    // The seat of one that is told later than it is gone takes nobody's place.
+    drop(seats.drain(..2));
+    assert_eq!(heard.evicted("pushed"), oldest);
+    assert!(bus.presence("pushed").await.unwrap().online);
+    let third = bus.take_seat("pushed", limit(2, OverLimit::Refuse));
+    assert_eq!(third.granted().await, Err(SeatError::Full));
+}
+
+async fn never_grants_more_seats_than_the_limit(bus: &Bus) {
+    let five = limit(5, OverLimit::Refuse);
+    let mut tasks = tokio::task::JoinSet::new();
+    for _ in 0..64 {
+        let bus = bus.clone();
+        tasks.spawn(async move {
+            let seat = bus.take_seat("rushed", five);
+            seat.granted().await.map(|()| seat)
+        });
+    }
+    let granted = tasks.join_all().await.into_iter().filter_map(Result::ok).count();
+    assert_eq!(granted, 5);
+}
+
+async fn knows_who_is_online_and_since_when_not(bus: &Bus) {
+    let many = limit(9, OverLimit::Refuse);
+    let nobody = Presence { online: false, last_seen_ms: None };
+    assert_eq!(bus.presence("seen").await.unwrap(), nobody);
+    let (one, two) = (seat(bus, "seen", many).await, seat(bus, "seen", many).await);
+    let online = bus.presence("seen").await.unwrap();
+    assert!(online.online);
+    drop(one);
+    let still = stands(bus, "seen", true).await;
+    assert!(still.last_seen_ms >= online.last_seen_ms);
+    drop(two);
+    let offline = stands(bus, "seen", false).await;
+    assert!(offline.last_seen_ms >= still.last_seen_ms, "{offline:?} after {still:?}");
+    assert_eq!(bus.presence("seen").await.unwrap(), offline);
+}
+
+async fn tells_watchers_of_changes(bus: &Bus, heard: &Recorder) {
+    let many = limit(9, OverLimit::Refuse);
+    let watch = bus.watch("watched");
+    watch.confirmed().await.unwrap();
+    let before = heard.changes("watched");
+    let one = seat(bus, "watched", many).await;
+    heard.until("he came", |heard| heard.changes("watched") > before).await;
+    let came = heard.changes("watched");
+    drop(one);
+    heard.until("he left", |heard| heard.changes("watched") > came).await;
+    assert!(!bus.presence("watched").await.unwrap().online);
+    let left = heard.changes("watched");
+    drop(watch);
+    // Once another's watch is confirmed, so is this one's end.
+    let other = bus.watch("other watched");
+    other.confirmed().await.unwrap();
+    let unseen = seat(bus, "watched", many).await;
+    let seen = seat(bus, "other watched", many).await;
+    heard.until("the other came", |heard| heard.changes("other watched") > 0).await;
+    assert_eq!(heard.changes("watched"), left);
+    drop((unseen, seen));
 }

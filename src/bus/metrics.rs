@@ -49,6 +49,16 @@ pub(super) struct Metrics {
     pub(super) probe_ages: ProbeAges,
     /// Times that Redis went on with another history.
     pub(super) histories: Counter,
+    /// Sockets turned away since their users had all the seats they may have.
+    pub(super) seats_refused: Counter,
+    /// Seats taken away for newer ones of the same user.
+    pub(super) seats_evicted: Counter,
+    /// Seats of dead nodes that were freed.
+    pub(super) seats_freed: Counter,
+    /// Watches of users' presence.
+    pub(super) watches: Gauge<i64>,
+    /// Nodes that share the bus, this one too.
+    pub(super) nodes: Gauge<i64>,
 }
 
 impl Metrics {
@@ -71,6 +81,11 @@ impl Metrics {
             probes_lost: Counter::default(),
             probe_ages: ProbeAges::default(),
             histories: Counter::default(),
+            seats_refused: Counter::default(),
+            seats_evicted: Counter::default(),
+            seats_freed: Counter::default(),
+            watches: Gauge::default(),
+            nodes: Gauge::default(),
         };
         registry.register_collector(Box::new(metrics.probe_ages.clone()));
         registry.register(
@@ -103,6 +118,24 @@ impl Metrics {
             "Probes that did not come back in time",
             metrics.probes_lost.clone(),
         );
+        metrics.register_presence(registry);
         metrics
+    }
+
+    fn register_presence(&self, registry: &mut Registry) {
+        let counters = [
+            (
+                "seats_refused",
+                "Seats refused since the user had all he may have",
+                &self.seats_refused,
+            ),
+            ("seats_evicted", "Seats given to newer ones of the same user", &self.seats_evicted),
+            ("seats_freed", "Seats of dead nodes that were freed", &self.seats_freed),
+        ];
+        for (name, help, counter) in counters {
+            registry.register(name, help, counter.clone());
+        }
+        registry.register("watches", "Users whose presence is watched", self.watches.clone());
+        registry.register("nodes", "Nodes that share the bus", self.nodes.clone());
     }
 }

@@ -7,13 +7,14 @@
 //!
 //! Invariants: the bus carries bytes and does not know what a chat frame is; the wanted subscriptions
 //! are kept here, and restored by our own loop; nothing waits without a bound.
-//! Absent on purpose: sockets, frames, users' seats (that is `hub`).
+//! Absent on purpose: sockets and frames (that is `hub`).
 
 #[cfg(test)]
 mod contract;
 mod embedded;
 mod message;
 mod metrics;
+mod presence;
 mod probe_age;
 mod redis;
 /// A real server for the tests, here and in the hub; the tests of whole gateways have the same file.
@@ -37,6 +38,7 @@ use tokio_util::sync::CancellationToken;
 use self::embedded::{EmbeddedBus, Share};
 pub use self::message::{Envelope, Epoch, Receipt, Replay, Seq};
 use self::message::{dedupe_key, epoch};
+pub use self::presence::{Presence, SeatError, SeatHold, SeatLimit, SeatNumber, Watch};
 pub use self::redis::SetupError;
 use self::redis::{RedisBus, Wish};
 use crate::observability::Registry;
@@ -65,6 +67,10 @@ pub trait Deliver: Send + Sync + 'static {
     fn signal(&self, user: &str, payload: Bytes);
     /// Anything may have been missed by every subscribed user: read the inboxes from where they stood.
     fn gap(&self);
+    /// Whether `user`, who is watched, is online may have changed: ask again. A hint: it may be none.
+    fn presence_changed(&self, user: &str);
+    /// This seat of `user`'s, one of this process, was given to a newer one: close its socket.
+    fn evict(&self, user: &str, seat: SeatNumber);
 }
 
 /// Whether the bus works, and if not, why; watched by readiness.

@@ -23,7 +23,7 @@ use crate::settings::RegionName;
 
 impl Edge {
     /// Admits a chat socket of `region`, which this process hosts.
-    pub(super) fn chat_here(
+    pub(super) async fn chat_here(
         &self,
         region: &RegionName,
         client: IpAddr,
@@ -41,7 +41,8 @@ impl Edge {
         }
         let upgrade = hyper::upgrade::on(&mut request);
         let (parts, _) = request.into_parts();
-        let admission = self.common.hub.admit(region, &parts, client).map_err(Refused::Hub)?;
+        let admitted = self.common.hub.admit(region, &parts, client).await;
+        let admission = admitted.map_err(Refused::Hub)?;
         let mut response = answer::empty(StatusCode::SWITCHING_PROTOCOLS);
         let headers = response.headers_mut();
         headers.insert(SEC_WEBSOCKET_ACCEPT, admission.accept_key());

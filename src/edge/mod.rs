@@ -236,7 +236,10 @@ impl Edge {
         let (client, trusted) =
             client_address(request.headers(), peer.ip(), &settings.trusted_proxies);
         let region = match &self.door {
-            Door::Hub(region) => return self.chat_here(region, client, access, request),
+            Door::Hub(region) => {
+                // Boxed, so that a proxied request does not carry its state.
+                return Box::pin(self.chat_here(region, client, access, request)).await;
+            }
             Door::Public => {
                 self.proxy.route(request.headers(), request.uri()).map_err(Refused::Route)?
             }
@@ -254,7 +257,7 @@ impl Edge {
         let forwarded = if self.common.own.is_ws(request.uri().path()) {
             let name = self.proxy.region(region);
             if self.common.hub.hosts(name.as_str()) {
-                return self.chat_here(name, client, access, request);
+                return Box::pin(self.chat_here(name, client, access, request)).await;
             }
             self.proxy.forward_to_hub(region, &caller, request).await
         } else {

@@ -20,6 +20,7 @@ use tokio_tungstenite::tungstenite::Utf8Bytes;
 use super::Place;
 use super::cursor::{Cursor, Judgement, Verdict};
 use super::outbox::{Item, Released};
+use super::presence::Watching;
 use super::relay::{self, Read, Replay, Seq, Subscription};
 use crate::protocol::outgoing;
 
@@ -59,6 +60,8 @@ pub(super) struct Delivery {
     /// What was taken from the outbox and is not given yet.
     batch: VecDeque<Item>,
     released: Released,
+    /// Whom the client watches; most watch nobody.
+    pub(super) watching: Option<Box<Watching>>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -103,6 +106,7 @@ impl Delivery {
             has_more: false,
             batch: VecDeque::new(),
             released: Released::default(),
+            watching: None,
         }
     }
 
@@ -193,6 +197,10 @@ impl Delivery {
     fn was_read(&mut self, read: Read, place: &Place, now: Instant) -> Option<Utf8Bytes> {
         if read.subscription.is_some() {
             self.subscription = read.subscription;
+            // Whoever took the place before this was sure could not be heard to say so.
+            if let Some(hold) = &place.hold {
+                hold.confirm();
+            }
         }
         match read.replay {
             Ok(replay) => self.judged(read.from, replay, place, now),
@@ -263,6 +271,13 @@ impl Delivery {
             self.released.add(&item);
             match item {
                 Item::Signal(frame) => return Some(Given::notice(frame)),
+                Item::Presence { user, presence } => {
+                    let watching = self.watching.as_deref_mut();
+                    let told = watching.and_then(|watching| watching.tell(&user, presence));
+                    if let Some(frame) = told {
+                        return Some(Given::notice(frame));
+                    }
+                }
                 Item::Gap => {
                     self.cursor.interrupted();
                     self.interrupted(place, now);

@@ -131,7 +131,7 @@ mod tests {
     ) -> String {
         let file = tempfile::NamedTempFile::new().unwrap();
         let log = log(Arc::new(file.reopen().unwrap()));
-        let place = House::new().admit("userId=a=%22b").unwrap().place;
+        let place = House::new().admit("userId=a=%22b").await.unwrap().place;
         let mut record = Record::new(place, "/ws".into());
         (record.received, record.sent, record.end) = (1, 3, End::Client(NO_CODE));
         tokio::time::advance(Duration::from_millis(7)).await;

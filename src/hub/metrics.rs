@@ -16,8 +16,8 @@ use crate::settings::RegionName;
 const LAG_SECONDS: [f64; 10] = [0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 2.5, 10.0];
 
 /// Close codes that are counted by their number; any other one is a client's own choice.
-const CLOSES: [u16; 13] =
-    [1000, 1001, 1002, 1003, 1005, 1006, 1007, 1008, 1009, 1011, 1012, 4000, 4008];
+const CLOSES: [u16; 14] =
+    [1000, 1001, 1002, 1003, 1005, 1006, 1007, 1008, 1009, 1011, 1012, 4000, 4001, 4008];
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct InRegion {

@@ -3,11 +3,12 @@
 //! Walk: the edge asks [`Hub::admit`] before it answers 101; then it hands the socket to [`Hub::serve`],
 //! which runs its [`session`] to the end. A session reads frames ([`protocol`]), holds them to its budgets
 //! ([`limits`]), and publishes through the [`relay`]; what the bus delivers goes by the [`registry`] into
-//! the [`outbox`] of every seat, and from there, in the order of the [`cursor`], to the socket.
+//! the [`outbox`] of every seat, and from there, in the order of the [`cursor`], to the socket. How many sockets a
+//! user may have, [`seating`] asks of the bus; who is told of whose [`presence`], is kept beside.
 //!
 //! Invariants: a socket is counted before its handshake is answered and until it is gone; only `relay`
 //! names the bus; nothing here waits or grows without a bound.
-//! Absent on purpose: listeners and HTTP answers (`edge`); authentication and presence.
+//! Absent on purpose: listeners and HTTP answers (`edge`); authentication.
 
 mod cursor;
 mod delivery;
@@ -17,8 +18,10 @@ mod heartbeat;
 mod limits;
 mod metrics;
 mod outbox;
+mod presence;
 mod registry;
 mod relay;
+mod seating;
 mod sending;
 mod session;
 mod share;
@@ -38,6 +41,7 @@ use http::HeaderValue;
 use http::request::Parts;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 use self::cursor::Cursor;
 use self::handshake::Query;
@@ -45,8 +49,9 @@ pub use self::handshake::{Refusal, UserFault};
 use self::limits::Rates;
 use self::metrics::{Families, Metrics};
 use self::outbox::Bounds;
+use self::presence::Watchers;
 use self::registry::{Registry, Seat};
-use self::relay::{Bus, Relay};
+use self::relay::{Bus, Relay, SeatHold, SeatLimit};
 use self::share::{Crowd, SharedBudget};
 use crate::observability;
 use crate::protocol::outgoing::Terms;
@@ -60,6 +65,7 @@ const AGE_JITTER: f64 = 0.2;
 pub struct Hub {
     regions: HashMap<RegionName, Arc<Region>>,
     registry: Arc<Registry>,
+    watchers: Arc<Watchers>,
     relay: Relay,
     drain: Drain,
     sockets: AtomicUsize,
@@ -79,7 +85,10 @@ struct Limits {
     delivery: DeliveryMode,
     max_connection_age: Option<Duration>,
     max_connections: usize,
-    max_connections_per_user: usize,
+    /// Sockets of one user, over all nodes.
+    seats: SeatLimit,
+    /// Users that one client may watch.
+    max_watched: usize,
 }
 
 /// One region hosted here.
@@ -124,6 +133,8 @@ struct Place {
     region: Arc<Region>,
     user: Arc<str>,
     seat: Arc<Seat>,
+    /// The place on the bus; nothing while that is asked for.
+    hold: Option<SeatHold>,
     _socket: Socket,
 }
 
@@ -143,11 +154,15 @@ impl Hub {
             let region = Region { name: name.clone(), sockets, connects, metrics };
             (name.clone(), Arc::new(region))
         };
-        let users = Arc::new(Registry::new(Bounds::new(settings)));
+        let bounds = Bounds::new(settings);
+        let (users, relay) = (Arc::new(Registry::new(bounds)), Relay::new(bus, settings));
+        let watchers = Arc::new(Watchers::new(relay.clone(), bounds));
+        relay.attach(users.clone(), watchers.clone());
         Arc::new(Self {
             regions: regions.iter().map(region).collect(),
-            relay: Relay::new(bus, users.clone(), settings),
+            relay,
             registry: users,
+            watchers,
             drain,
             sockets: AtomicUsize::new(0),
             crowd: Arc::default(),
@@ -162,11 +177,17 @@ impl Hub {
         self.regions.contains_key(region)
     }
 
-    /// Decides on a handshake before it is answered, and counts the socket from here on.
+    /// The long-lived work of the hub, which is to ask for those whose presence is watched; ends after `stop`.
+    pub async fn run(&self, stop: CancellationToken) {
+        self.watchers.run(stop).await;
+    }
+
+    /// Decides on a handshake before it is answered, and counts the socket from here on. The bus is asked whether
+    /// the user has a seat left on any node, for a second at most.
     ///
     /// # Errors
     /// The first reason against it. A region that is not hosted here is [`Refusal::Overloaded`].
-    pub fn admit(
+    pub async fn admit(
         self: &Arc<Self>,
         region: &RegionName,
         request: &Parts,
@@ -181,7 +202,9 @@ impl Hub {
         if !handshake::origin_allowed(&request.headers, &self.allowed_origins) {
             return Err(Refusal::OriginForbidden);
         }
-        let place = self.place(region, &query.user)?;
+        let mut place = self.place(region, &query.user)?;
+        let asked = (&self.relay, &*self.registry, &self.limits);
+        place.hold = Some(seating::seat(&place.user, &place.seat, asked).await?);
         tracing::debug!(target: "Hub", "admitted user={} region={region} client={client}", query.user);
         let path = match request.uri.path() {
             "/" => Cow::Borrowed("/"),
@@ -202,7 +225,7 @@ impl Hub {
         let open = self.sockets.fetch_add(1, Ordering::Relaxed);
         let seat = if open < self.limits.max_connections {
             self.registry
-                .take_seat(user, self.limits.max_connections_per_user)
+                .take_seat(user, seating::most_here(&self.limits))
                 .ok_or(Refusal::TooManyConnections)
         } else {
             Err(Refusal::Overloaded)
@@ -217,10 +240,11 @@ impl Hub {
         region.sockets.fetch_add(1, Ordering::Relaxed);
         region.metrics.sockets.inc();
         let hub = self.clone();
-        let place = Place { hub, region: region.clone(), user, seat, _socket: socket };
+        let region = region.clone();
+        let place = Place { hub, region, user, seat, hold: None, _socket: socket };
         // Last, so that nobody who is refused for another reason takes a turn from those who are not. Where it
         // fails the place is dropped, and given back so.
-        if region.connects.take(&self.limits.rates.connects, self.since.elapsed()) {
+        if place.region.connects.take(&self.limits.rates.connects, self.since.elapsed()) {
             Ok(place)
         } else {
             Err(Refusal::Overloaded)
@@ -271,7 +295,11 @@ impl Limits {
             delivery: settings.delivery,
             max_connection_age: settings.max_connection_age,
             max_connections: settings.max_connections.get(),
-            max_connections_per_user: settings.max_connections_per_user.get(),
+            seats: SeatLimit {
+                most: settings.max_connections_per_user.get(),
+                over: settings.over_limit,
+            },
+            max_watched: settings.max_presence_users.get(),
         }
     }
 
@@ -285,8 +313,9 @@ impl Limits {
 
 impl Place {
     /// Gives the seat up before the socket is gone: nothing more comes for it, and its user may take another.
-    fn vacate(&self) {
+    fn vacate(&mut self) {
         self.hub.registry.leave(&self.user, &self.seat);
+        self.hold = None;
     }
 }
 

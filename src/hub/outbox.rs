@@ -9,13 +9,13 @@
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
 
 use futures_util::task::AtomicWaker;
 use tokio_tungstenite::tungstenite::Utf8Bytes;
 
-use super::relay::Seq;
+use super::relay::{Presence, Seq};
 use crate::settings::HubSettings;
 
 /// What waits for a reader.
@@ -25,6 +25,8 @@ pub(super) enum Item {
     Message { seq: Seq, taken_ms: Option<u64>, frame: Utf8Bytes },
     /// A passing frame.
     Signal(Utf8Bytes),
+    /// How a user stands whom the reader may watch.
+    Presence { user: Arc<str>, presence: Presence },
     /// Anything may be missing before what follows.
     Gap,
 }
@@ -33,6 +35,7 @@ impl Item {
     fn bytes(&self) -> usize {
         match self {
             Self::Message { frame, .. } | Self::Signal(frame) => frame.len(),
+            Self::Presence { user, .. } => user.len(),
             Self::Gap => 0,
         }
     }
@@ -101,6 +104,11 @@ impl Outbox {
             state.queue.push_back(item);
         }
         drop(state);
+        self.session.wake();
+    }
+
+    /// Wakes the session, which looks at more than the queue.
+    pub(super) fn wake(&self) {
         self.session.wake();
     }
 

@@ -6,11 +6,13 @@
 //! Invariant: a user is here exactly as long as he has a seat.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use dashmap::DashMap;
 use dashmap::mapref::entry::Entry;
 
 use super::outbox::{Bounds, Item, Outbox};
+use super::relay::SeatNumber;
 use super::share::Share;
 
 /// One socket's place, from before its handshake is answered until it is gone.
@@ -19,6 +21,30 @@ pub(super) struct Seat {
     pub(super) outbox: Outbox,
     /// The same in all seats of one user.
     pub(super) share: Arc<Share>,
+    /// What the bus calls it; 0 before it was asked.
+    number: AtomicU64,
+    evicted: AtomicBool,
+}
+
+impl Seat {
+    /// Notes what the bus calls this seat.
+    pub(super) fn name(&self, number: SeatNumber) {
+        self.number.store(number, Ordering::Release);
+    }
+
+    pub(super) fn number(&self) -> SeatNumber {
+        self.number.load(Ordering::Acquire)
+    }
+
+    /// Another socket has taken the place of this one.
+    pub(super) fn is_evicted(&self) -> bool {
+        self.evicted.load(Ordering::Acquire)
+    }
+
+    fn evict(&self) {
+        self.evicted.store(true, Ordering::Release);
+        self.outbox.wake();
+    }
 }
 
 /// Who is connected to this process, by user.
@@ -47,7 +73,7 @@ impl Registry {
             }
             Entry::Occupied(mut entry) if entry.get().len() < most => {
                 let share = entry.get().first().map(|seat| seat.share.clone()).unwrap_or_default();
-                let seat = Arc::new(Seat { outbox: Outbox::default(), share });
+                let seat = Arc::new(Seat { share, ..Seat::default() });
                 entry.get_mut().push(seat.clone());
                 Some((entry.key().clone(), seat))
             }
@@ -81,6 +107,23 @@ impl Registry {
             for seat in seats.value() {
                 seat.outbox.push(item.clone(), self.bounds);
             }
+        }
+    }
+
+    /// Has the session of this seat of `user`'s close.
+    pub(super) fn evict(&self, user: &str, number: SeatNumber) {
+        let Some(seats) = self.users.get(user) else { return };
+        for seat in seats.iter().filter(|seat| seat.number() == number) {
+            seat.evict();
+        }
+    }
+
+    /// Has the oldest sessions of `user` close, down to `most` that stay.
+    pub(super) fn evict_over(&self, user: &str, most: usize) {
+        let Some(seats) = self.users.get(user) else { return };
+        let staying: Vec<_> = seats.iter().filter(|seat| !seat.is_evicted()).collect();
+        for seat in staying.iter().take(staying.len().saturating_sub(most)) {
+            seat.evict();
         }
     }
 

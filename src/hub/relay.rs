@@ -13,9 +13,13 @@ use bytes::Bytes;
 use tokio_tungstenite::tungstenite::Utf8Bytes;
 
 use super::outbox::Item;
+use super::presence::Watchers;
 use super::registry::Registry;
-pub(super) use crate::bus::{Bus, BusError, Epoch, Receipt, Replay, Seq, Subscription};
-use crate::bus::{Deliver, Envelope};
+pub(super) use crate::bus::{
+    Bus, BusError, Epoch, Presence, Receipt, Replay, SeatError, SeatHold, SeatLimit, SeatNumber,
+    Seq, Subscription, Watch,
+};
+use crate::bus::{BusState, Deliver, Envelope};
 use crate::protocol::outgoing::{Outgoing, taken_at};
 use crate::settings::{DeliveryMode, HubSettings};
 
@@ -48,15 +52,18 @@ impl Read {
 }
 
 impl Relay {
-    /// Joins the bus to the users of `registry`.
-    pub(super) fn new(bus: Bus, registry: Arc<Registry>, settings: &HubSettings) -> Self {
-        let delivery = settings.delivery;
-        bus.attach(Arc::new(Inward { registry, delivery, count: AtomicU32::new(0) }));
-        Self { bus, delivery, page: settings.outbox_bytes.get() }
+    pub(super) fn new(bus: Bus, settings: &HubSettings) -> Self {
+        Self { bus, delivery: settings.delivery, page: settings.outbox_bytes.get() }
     }
 
     fn stores(&self) -> bool {
         self.delivery == DeliveryMode::ExactlyOnce
+    }
+
+    /// Joins the bus to the users of `registry`, and to those whom `watchers` watch.
+    pub(super) fn attach(&self, registry: Arc<Registry>, watchers: Arc<Watchers>) {
+        let (delivery, count) = (self.delivery, AtomicU32::new(0));
+        self.bus.attach(Arc::new(Inward { registry, delivery, watchers, count }));
     }
 
     /// Subscribes at once; then, when it is sure that live messages come, reads the inbox after `from`.
@@ -115,6 +122,28 @@ impl Relay {
         }
     }
 
+    /// Takes a seat for `user`, who may have as many as `limit` says over all nodes.
+    pub(super) fn take_seat(&self, user: &str, limit: SeatLimit) -> SeatHold {
+        self.bus.take_seat(user, limit)
+    }
+
+    pub(super) fn watch(&self, user: &str) -> Watch {
+        self.bus.watch(user)
+    }
+
+    pub(super) async fn presence(&self, user: &str) -> Result<Presence, BusError> {
+        self.bus.presence(user).await
+    }
+
+    /// Waits until the bus works.
+    pub(super) async fn up(&self) {
+        let mut state = self.bus.state();
+        if state.wait_for(|state| *state == BusState::Up).await.is_err() {
+            // The bus is gone, and nothing comes any more.
+            std::future::pending::<()>().await;
+        }
+    }
+
     /// Publishes a passing frame; whether anyone hears it is nobody's concern.
     pub(super) fn signal(&self, to: &str, frame: Utf8Bytes) -> impl Future<Output = ()> + use<> {
         let (bus, to) = (self.bus.clone(), Box::<str>::from(to));
@@ -148,6 +177,7 @@ fn cut(mut replay: Replay, most: usize) -> Replay {
 struct Inward {
     registry: Arc<Registry>,
     delivery: DeliveryMode,
+    watchers: Arc<Watchers>,
     /// Messages so far, to measure one in [`MEASURED`].
     count: AtomicU32,
 }
@@ -175,6 +205,14 @@ impl Deliver for Inward {
         if !self.takes_unstored() {
             self.registry.push_all(&Item::Gap);
         }
+    }
+
+    fn presence_changed(&self, user: &str) {
+        self.watchers.unsure(user);
+    }
+
+    fn evict(&self, user: &str, seat: SeatNumber) {
+        self.registry.evict(user, seat);
     }
 }
 

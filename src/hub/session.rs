@@ -43,6 +43,8 @@ const FRAME_OVERHEAD: usize = 4 * 1024;
 /// A write is begun only when the one before is through, so that one frame is the most that waits; this is more than the
 /// largest that any hub, by its own settings, may have taken.
 const LARGEST_WRITE: usize = 512 * 1024 * 1024;
+/// A user in a list of them: the longest, quoted, each character escaped.
+const LISTED: usize = 2 * 128 + 4;
 /// Answers that may wait for one client before its frames are not read any more.
 const MAX_REPLIES: usize = 64;
 /// Frames read before what they gave rise to is written.
@@ -86,7 +88,9 @@ where
 }
 
 fn config(limits: &Limits) -> WebSocketConfig {
-    let frame = limits.terms.max_text_bytes.saturating_mul(ESCAPED).saturating_add(FRAME_OVERHEAD);
+    let text = limits.terms.max_text_bytes.saturating_mul(ESCAPED);
+    let list = limits.max_watched.saturating_mul(LISTED);
+    let frame = text.max(list).saturating_add(FRAME_OVERHEAD);
     WebSocketConfig::default()
         .read_buffer_size(READ_BUFFER)
         .write_buffer_size(WRITE_BUFFER)
@@ -198,6 +202,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
     ) -> Result<bool, End> {
         if self.place().seat.outbox.has_overflowed() {
             return Err(End::Server(Close::TooSlow));
+        }
+        if self.place().seat.is_evicted() {
+            return Err(End::Server(Close::Replaced));
         }
         self.on_time(now, turn)?;
         self.collect_answers(cx);

@@ -5,6 +5,7 @@ mod chat;
 mod closes;
 mod drain;
 pub(super) mod harness;
+mod presence;
 mod redis;
 mod resume;
 mod slow;

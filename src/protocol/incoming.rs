@@ -21,7 +21,13 @@ const MAX_DEPTH: usize = 126;
 #[derive(Debug, PartialEq, Eq)]
 pub enum ClientFrame<'a> {
     Message(Draft<'a>),
-    Typing { to: Cow<'a, str> },
+    Typing {
+        to: Cow<'a, str>,
+    },
+    /// Whose presence is asked for, and followed from then on; bounded by the frame alone.
+    Presence {
+        users: Vec<Cow<'a, str>>,
+    },
     Ping,
 }
 
@@ -62,6 +68,16 @@ const LONE_SURROGATE: Flaw = Flaw {
 const TOO_DEEP: Flaw =
     Flaw { code: Code::BadFrame, advice: "data may be nested at most 126 levels deep" };
 
+const NO_LIST: Flaw = Flaw {
+    code: Code::BadFrame,
+    advice: "users is a list of users; an empty one ends what an earlier one began",
+};
+
+const NO_USER: Flaw = Flaw {
+    code: Code::UserInvalid,
+    advice: "each of users is 1 to 128 visible ASCII characters, without { and }",
+};
+
 impl From<Code> for Flaw {
     fn from(code: Code) -> Self {
         Self { code, advice: code.advice() }
@@ -76,6 +92,7 @@ struct Fields<'a> {
     id: Option<&'a RawValue>,
     text: Option<&'a RawValue>,
     data: Option<&'a RawValue>,
+    users: Option<&'a RawValue>,
 }
 
 #[derive(Deserialize)]
@@ -86,6 +103,7 @@ enum Name {
     Id,
     Text,
     Data,
+    Users,
     #[serde(other)]
     Other,
 }
@@ -114,6 +132,7 @@ impl<'de> Visitor<'de> for FieldsVisitor {
                 Name::Id => &mut fields.id,
                 Name::Text => &mut fields.text,
                 Name::Data => &mut fields.data,
+                Name::Users => &mut fields.users,
                 Name::Other => {
                     let _: IgnoredAny = map.next_value()?;
                     continue;
@@ -139,6 +158,7 @@ pub fn parse(frame: &str, max_text: usize) -> Result<ClientFrame<'_>, Fault<'_>>
             Ok(ClientFrame::Message(Draft { to, id, text, data }))
         }
         Ok(Checked::Typing { to }) => Ok(ClientFrame::Typing { to }),
+        Ok(Checked::Presence { users }) => Ok(ClientFrame::Presence { users }),
         Ok(Checked::Ping) => Ok(ClientFrame::Ping),
         Err(Flaw { code, advice }) => Err(Fault { code, advice, id }),
     }
@@ -162,6 +182,7 @@ fn unread(frame: &str) -> Fault<'_> {
 enum Checked<'a> {
     Message { to: Cow<'a, str>, text: Option<&'a str>, data: Option<&'a str> },
     Typing { to: Cow<'a, str> },
+    Presence { users: Vec<Cow<'a, str>> },
     Ping,
 }
 
@@ -181,6 +202,7 @@ fn checked<'a>(
             Ok(Checked::Message { to, text, data })
         }
         "typing" => Ok(Checked::Typing { to: user(fields.to)? }),
+        "presence" => Ok(Checked::Presence { users: users(fields.users)? }),
         "ping" => Ok(Checked::Ping),
         _ => Err(Code::UnknownType.into()),
     }
@@ -200,6 +222,12 @@ fn string(raw: &RawValue) -> Result<Cow<'_, str>, Flaw> {
 fn user(raw: Option<&RawValue>) -> Result<Cow<'_, str>, Code> {
     let user = string(raw.ok_or(Code::UserInvalid)?).map_err(|_no_string| Code::UserInvalid)?;
     if is_user(&user) { Ok(user) } else { Err(Code::UserInvalid) }
+}
+
+fn users(raw: Option<&RawValue>) -> Result<Vec<Cow<'_, str>>, Flaw> {
+    let raw = raw.ok_or(NO_LIST)?;
+    let users: Vec<&RawValue> = serde_json::from_str(raw.get()).map_err(|_no_list| NO_LIST)?;
+    users.into_iter().map(|raw| user(Some(raw)).map_err(|_code| NO_USER)).collect()
 }
 
 type Content<'a> = (Option<&'a str>, Option<&'a str>);

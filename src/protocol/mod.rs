@@ -71,7 +71,7 @@ impl Code {
         match self {
             Self::BadJson => "the frame is not JSON",
             Self::BadFrame => "a frame is a JSON object with a type, and fields of their own types",
-            Self::UnknownType => "type is one of message, typing, ping",
+            Self::UnknownType => "type is one of message, typing, presence, ping",
             Self::UserInvalid => "to is 1 to 128 visible ASCII characters, without { and }",
             Self::TextEmpty => "a message needs text or data",
             Self::TextTooLong => "text and data together are over maxTextBytes of the welcome",
@@ -99,6 +99,7 @@ pub enum Close {
     TooBig,
     Restart,
     NoPong,
+    Replaced,
     TooSlow,
 }
 
@@ -114,6 +115,7 @@ impl Close {
             Self::TooBig => 1009,
             Self::Restart => 1012,
             Self::NoPong => 4000,
+            Self::Replaced => 4001,
             Self::TooSlow => 4008,
         }
     }
@@ -130,6 +132,7 @@ impl Close {
             Self::TooBig => "frame over the limit",
             Self::Restart => "restart: connect again with since",
             Self::NoPong => "no pong in time",
+            Self::Replaced => "another connection took the place",
             Self::TooSlow => "reader too slow: connect again with since",
         }
     }

@@ -69,6 +69,17 @@ pub fn typing(from: &str) -> Utf8Bytes {
     format!(r#"{{"type":"typing","from":{}}}"#, Quoted(from)).into()
 }
 
+/// `last_seen_ms` counts from the Unix epoch; nothing where the user was never seen.
+pub fn presence(user: &str, online: bool, last_seen_ms: Option<u64>) -> Utf8Bytes {
+    let user = Quoted(user);
+    let mut frame = format!(r#"{{"type":"presence","userId":{user},"online":{online},"lastSeen":"#);
+    match last_seen_ms {
+        Some(at) => append(&mut frame, format_args!(r#""{}"}}"#, Timestamp(at))),
+        None => frame.push_str("null}"),
+    }
+    frame.into()
+}
+
 pub fn reconnect(after: Duration) -> Utf8Bytes {
     format!(r#"{{"type":"reconnect","afterMs":{}}}"#, after.as_millis()).into()
 }
@@ -222,6 +233,14 @@ mod tests {
         assert_eq!(
             reconnect(Duration::from_millis(1_830)).as_str(),
             r#"{"type":"reconnect","afterMs":1830}"#
+        );
+        assert_eq!(
+            presence("bob", false, Some(1_700_000_000_123)).as_str(),
+            r#"{"type":"presence","userId":"bob","online":false,"lastSeen":"2023-11-14T22:13:20.123Z"}"#
+        );
+        assert_eq!(
+            presence("bob", false, None).as_str(),
+            r#"{"type":"presence","userId":"bob","online":false,"lastSeen":null}"#
         );
         let retryable = read(&error(Code::BusUnavailable, "later", Some("c1")));
         assert_eq!((&retryable["id"], &retryable["retryable"]), (&json!("c1"), &json!(true)));

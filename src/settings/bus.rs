@@ -7,12 +7,27 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize, Serializer};
 
 /// Section `[bus]`.
-#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct BusSettings {
     pub kind: BusKind,
+    /// A node that was killed counts as gone after this time at the latest: its users' seats are free, and they are
+    /// offline. Redis only; a node that hangs for half as long may be taken for dead, and comes right by itself.
+    #[serde(with = "humantime_serde")]
+    pub lease: Duration,
     pub redis: RedisSettings,
     pub inbox: InboxSettings,
+}
+
+impl Default for BusSettings {
+    fn default() -> Self {
+        Self {
+            kind: BusKind::default(),
+            lease: Duration::from_secs(15),
+            redis: RedisSettings::default(),
+            inbox: InboxSettings::default(),
+        }
+    }
 }
 
 impl BusSettings {

@@ -11,6 +11,9 @@ use super::{BusKind, Parts, RegionName, Settings};
 const FRAME_FACTOR: usize = 6;
 const FRAME_EXTRA: usize = 4 * 1024;
 
+/// A shorter lease would take every hiccup for a death.
+const LEAST_LEASE: Duration = Duration::from_secs(1);
+
 /// Values that cannot stand together.
 #[derive(Debug)]
 pub(super) struct Contradiction {
@@ -214,6 +217,17 @@ impl Check<'_> {
         if bus.kind == BusKind::Redis && redis.host.is_none() && redis.url.is_none() {
             let message = "the bus is redis, but no server is named; set REDIS_URL or REDIS_HOST";
             self.say(&["bus.kind", "bus.redis.host", "bus.redis.url"], message.to_owned());
+        }
+        let least = LEAST_LEASE.max(redis.command_timeout + redis.reconnect_max);
+        if bus.wants_redis() && bus.lease < least {
+            let message = format!(
+                "bus.lease, {}, must be at least {}: a second, and long enough for a command to fail and be sent \
+                 again (bus.redis.command_timeout and bus.redis.reconnect_max together)",
+                shown(bus.lease),
+                shown(least)
+            );
+            let keys = ["bus.lease", "bus.redis.command_timeout", "bus.redis.reconnect_max"];
+            self.say(&keys, message);
         }
         if redis.reconnect_min > redis.reconnect_max {
             let message = format!(

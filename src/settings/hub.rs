@@ -36,7 +36,7 @@ pub struct HubSettings {
     pub outbox_bytes: NonZeroUsize,
     /// Sockets of this process; one more is answered with 503 `overloaded`.
     pub max_connections: NonZeroUsize,
-    /// Sockets of one user on this process; one more is answered with 429.
+    /// Sockets of one user over all nodes; what becomes of one more, `over_limit` says.
     pub max_connections_per_user: NonZeroUsize,
     /// Sockets a second that one region of this process takes in the long run; over it, 503 `overloaded`.
     pub connects_per_second: NonZeroU32,
@@ -48,6 +48,10 @@ pub struct HubSettings {
     pub max_connection_age: Option<Duration>,
     /// What is promised of a message.
     pub delivery: DeliveryMode,
+    /// What becomes of a socket over `max_connections_per_user`.
+    pub over_limit: OverLimit,
+    /// Users whose presence one connection may be told of.
+    pub max_presence_users: NonZeroUsize,
     /// Values of `Origin` that may connect, as `https://chat.example`; empty admits every page.
     /// A request without `Origin` does not come from a page and is not held to this.
     pub allowed_origins: Vec<String>,
@@ -62,6 +66,17 @@ pub enum DeliveryMode {
     ExactlyOnce,
     /// Published to whoever listens at this moment, and forgotten.
     AtMostOnce,
+}
+
+/// What becomes of one connection of a user more than he may have.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum OverLimit {
+    /// It is answered with 429.
+    #[default]
+    Refuse,
+    /// It is let in, and the user's oldest one is closed with 4001.
+    CloseOldest,
 }
 
 /// `NonZero` for a constant that is plainly not zero.
@@ -99,6 +114,8 @@ impl Default for HubSettings {
             connect_burst: nz32(20_000),
             max_connection_age: None,
             delivery: DeliveryMode::ExactlyOnce,
+            over_limit: OverLimit::default(),
+            max_presence_users: nz(256),
             allowed_origins: Vec::new(),
         }
     }

@@ -33,7 +33,7 @@ pub use self::admin::AdminSettings;
 pub use self::bus::{BusKind, BusSettings, Fence, InboxSettings, RedisSettings, Secret};
 pub use self::demo::DemoSettings;
 pub use self::environment::Environment;
-pub use self::hub::{DeliveryMode, HubSettings};
+pub use self::hub::{DeliveryMode, HubSettings, OverLimit};
 pub use self::load::{LoadOptions, Loaded, load};
 pub use self::log::{LogFormat, LogLevel, LogSettings};
 pub use self::page::PageSettings;

@@ -12,6 +12,7 @@
 
 mod inbox;
 mod room;
+mod seats;
 #[cfg(test)]
 mod tests;
 
@@ -27,6 +28,8 @@ use tokio_util::sync::CancellationToken;
 
 use self::inbox::{Inbox, of_message, of_repeat, of_user};
 use self::room::{Pass, Room};
+use self::seats::Seats;
+pub(super) use self::seats::{Chair, Watch};
 use super::metrics::Metrics;
 use super::{
     BusError, BusState, Deliver, Envelope, Epoch, Receipt, Replay, Seq, dedupe_key, epoch,
@@ -64,6 +67,7 @@ struct Shared {
     /// The epoch of inboxes made from now on.
     epoch: Mutex<Epoch>,
     room: Room,
+    seats: Seats,
     settings: InboxSettings,
     deliver: OnceLock<Arc<dyn Deliver>>,
     state: watch::Sender<BusState>,
@@ -79,12 +83,14 @@ impl EmbeddedBus {
     pub(super) fn new(settings: &InboxSettings, registry: &mut Registry) -> Self {
         let metrics = Metrics::new(registry);
         metrics.up.set(1);
+        metrics.nodes.set(1);
         Self {
             shared: Arc::new(Shared {
                 shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
                 hasher: RandomState::new(),
                 epoch: Mutex::new(epoch()),
                 room: Room::new(settings.max_total_bytes.get()),
+                seats: Seats::new(),
                 settings: settings.clone(),
                 deliver: OnceLock::new(),
                 state: watch::Sender::new(BusState::Up),

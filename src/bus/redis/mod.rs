@@ -24,6 +24,7 @@ mod probe;
 mod probe_tests;
 mod resp;
 mod script;
+mod seats;
 mod server;
 mod shard;
 mod subscriber;
@@ -38,6 +39,7 @@ use bytes::Bytes;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+pub(super) use self::seats::Claim;
 use self::server::Server;
 pub use self::server::SetupError;
 use self::shard::Shard;

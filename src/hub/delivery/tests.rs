@@ -13,8 +13,8 @@ use super::super::tests::harness::House;
 use super::*;
 
 /// A delivery of which the join has not been answered.
-fn joining(house: &House, query: &str) -> (Delivery, Place) {
-    let Admission { place, cursor, .. } = house.admit(query).unwrap();
+async fn joining(house: &House, query: &str) -> (Delivery, Place) {
+    let Admission { place, cursor, .. } = house.admit(query).await.unwrap();
     let mut delivery = Delivery::new(cursor, &place, Instant::now());
     delivery.reading = None;
     (delivery, place)
@@ -43,7 +43,7 @@ fn given(delivery: &mut Delivery, place: &Place) -> usize {
 #[tokio::test(start_paused = true)]
 async fn a_client_is_welcomed_blind_and_told_its_position_later() {
     let house = House::new();
-    let (mut delivery, place) = joining(&house, "userId=bob");
+    let (mut delivery, place) = joining(&house, "userId=bob").await;
     let welcome = frame(delivery.was_read(away(Seq::MAX), &place, Instant::now()));
     assert_eq!(
         (&welcome["type"], &welcome["epoch"], &welcome["seq"], &welcome["resumed"]),
@@ -58,7 +58,7 @@ async fn a_client_is_welcomed_blind_and_told_its_position_later() {
 #[tokio::test(start_paused = true)]
 async fn a_resume_is_kept_in_mind_while_the_bus_is_away() {
     let house = House::new();
-    let (mut delivery, place) = joining(&house, "userId=bob&since=5&epoch=e");
+    let (mut delivery, place) = joining(&house, "userId=bob&since=5&epoch=e").await;
     delivery.was_read(away(5), &place, Instant::now());
     delivery.read_at = None;
     let reset = delivery.was_read(answer(5, "e", 1..=7), &place, Instant::now());
@@ -69,7 +69,7 @@ async fn a_resume_is_kept_in_mind_while_the_bus_is_away() {
 #[tokio::test(start_paused = true)]
 async fn what_comes_while_a_read_has_to_wait_is_read_later() {
     let house = House::new();
-    let (mut delivery, place) = joining(&house, "userId=bob");
+    let (mut delivery, place) = joining(&house, "userId=bob").await;
     delivery.was_read(away(Seq::MAX), &place, Instant::now());
     let live = |seq| Item::Message { seq, taken_ms: None, frame: "{}".into() };
     house.hub.registry.push("bob", live(8));
@@ -85,7 +85,7 @@ async fn what_comes_while_a_read_has_to_wait_is_read_later() {
 #[tokio::test(start_paused = true)]
 async fn another_epoch_on_a_live_socket_is_told() {
     let house = House::new();
-    let (mut delivery, place) = joining(&house, "userId=bob&since=5&epoch=e");
+    let (mut delivery, place) = joining(&house, "userId=bob&since=5&epoch=e").await;
     let welcome = frame(delivery.was_read(answer(5, "e", 1..=5), &place, Instant::now()));
     assert_eq!(welcome["resumed"], true);
     assert!(delivery.was_read(answer(5, "f", 1..=2), &place, Instant::now()).is_none());

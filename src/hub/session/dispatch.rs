@@ -3,6 +3,7 @@
 //! Invariants: a frame that is wrong is answered with one error and booked; one over the rate is answered
 //! too, and booked apart, since it was right; every publish is answered once.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
@@ -13,12 +14,15 @@ use tokio::time::Instant;
 use tokio_tungstenite::tungstenite::Message;
 
 use super::super::ending::End;
+use super::super::presence::Watching;
 use super::super::relay::BusError;
 use super::super::sending::Sent;
 use super::{Session, now_ms};
 use crate::protocol::incoming::{self, ClientFrame, Draft};
 use crate::protocol::outgoing::{self, Outgoing};
 use crate::protocol::{Close, Code};
+
+const TOO_MANY_USERS: &str = "users lists more than hub.max_presence_users: list fewer";
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
     pub(super) fn on_message(
@@ -54,16 +58,44 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
                     self.refuse_over_rate(None, now)?;
                 }
             }
-            Ok(ClientFrame::Ping) => self.replies.push_back(outgoing::pong()),
-            Err(fault) => {
-                self.refuse_with(fault.code, fault.advice, fault.id.as_deref());
-                let rate = self.limits().rates.bad_frames;
-                if !self.bad_frames.take(&rate, now - self.record.since()) {
-                    return Err(End::Server(Close::Policy));
+            Ok(ClientFrame::Presence { users }) => {
+                if !self.may_send(now) {
+                    self.refuse_over_rate(None, now)?;
+                } else if users.len() > self.limits().max_watched {
+                    self.on_bad_frame(Code::BadFrame, TOO_MANY_USERS, None, now)?;
+                } else {
+                    self.watch(&users);
                 }
             }
+            Ok(ClientFrame::Ping) => self.replies.push_back(outgoing::pong()),
+            Err(fault) => self.on_bad_frame(fault.code, fault.advice, fault.id.as_deref(), now)?,
         }
         Ok(())
+    }
+
+    fn on_bad_frame(
+        &mut self,
+        code: Code,
+        advice: &'static str,
+        id: Option<&str>,
+        now: Instant,
+    ) -> Result<(), End> {
+        self.refuse_with(code, advice, id);
+        let rate = self.limits().rates.bad_frames;
+        if self.bad_frames.take(&rate, now - self.record.since()) {
+            Ok(())
+        } else {
+            Err(End::Server(Close::Policy))
+        }
+    }
+
+    /// Follows the presence of `users`, in the place of those before.
+    fn watch(&mut self, users: &[Cow<'_, str>]) {
+        let users = users.iter().map(|user| Arc::from(&**user)).collect();
+        let place = &self.record.place;
+        let earlier = self.delivery.watching.take();
+        self.delivery.watching =
+            Watching::replace(earlier, &place.hub.watchers, &place.seat, users);
     }
 
     /// Whether the budgets of this connection and of its user allow one more.

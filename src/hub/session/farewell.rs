@@ -47,7 +47,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         match end {
             End::Network => self.settle_publishes().await,
             End::Client(_) => {
-                self.place().vacate();
+                self.record.place.vacate();
                 self.settle_publishes().await;
                 drop(timeout(LINGER, self.hang_up()).await);
             }
@@ -56,7 +56,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
                     drop(timeout(SETTLE, std::future::poll_fn(|cx| self.settled(cx))).await);
                 }
                 // Who comes back at once finds his seat free.
-                self.place().vacate();
+                self.record.place.vacate();
                 drop(timeout(LINGER, self.close(close)).await);
             }
         }

@@ -13,7 +13,7 @@ use crate::protocol::outgoing::Outgoing;
 #[tokio::test(start_paused = true)]
 async fn a_session_is_small() {
     let house = House::new();
-    let admission = house.admit("userId=alice").unwrap();
+    let admission = house.admit("userId=alice").await.unwrap();
     let (_near, far) = tokio::io::duplex(1_024);
     let size = std::mem::size_of_val(&run(admission, far, Bytes::new()));
     assert!(size <= 1_280, "{size} bytes a session");
@@ -25,7 +25,7 @@ async fn a_bus_that_is_away_is_a_retryable_error_with_the_id() {
     let (_near, far) = tokio::io::duplex(1_024);
     let limits = config(&house.hub.limits);
     let socket = WebSocketStream::from_raw_socket(far, Role::Server, Some(limits)).await;
-    let mut session = Session::new(house.admit("userId=alice").unwrap(), socket);
+    let mut session = Session::new(house.admit("userId=alice").await.unwrap(), socket);
     let draft = Draft { to: "bob".into(), id: Some("c1".into()), text: None, data: Some("1") };
     let outgoing = Outgoing::compose(&draft, "alice", "1", 0);
     let away = BusError::Unavailable(Arc::from("test"));

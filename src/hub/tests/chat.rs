@@ -222,18 +222,18 @@ async fn a_region_takes_so_many_connections_a_second() {
         ..HubSettings::default()
     };
     let house = House::with(&settings);
-    let alice = house.admit("userId=alice").unwrap();
+    let alice = house.admit("userId=alice").await.unwrap();
     for _ in 0..9 {
-        let again = house.admit("userId=alice").unwrap_err();
+        let again = house.admit("userId=alice").await.unwrap_err();
         assert_eq!(again, Refusal::TooManyConnections, "which takes no turn from the others");
     }
-    let others = ["b", "c"].map(|user| house.admit(&format!("userId={user}")).unwrap());
-    assert_eq!(house.admit("userId=d").unwrap_err(), Refusal::Overloaded);
+    let others = [house.admit("userId=b").await.unwrap(), house.admit("userId=c").await.unwrap()];
+    assert_eq!(house.admit("userId=d").await.unwrap_err(), Refusal::Overloaded);
     assert_eq!(house.hub.snapshot().sockets, 3, "who is refused is not counted");
     drop((alice, others));
-    assert_eq!(house.admit("userId=d").unwrap_err(), Refusal::Overloaded);
+    assert_eq!(house.admit("userId=d").await.unwrap_err(), Refusal::Overloaded);
     tokio::time::advance(std::time::Duration::from_millis(100)).await;
-    assert!(house.admit("userId=d").is_ok());
+    assert!(house.admit("userId=d").await.is_ok());
 }
 
 #[tokio::test(start_paused = true)]
@@ -245,12 +245,12 @@ async fn refusals_come_in_their_order() {
         ..HubSettings::default()
     };
     let house = House::with(&settings);
-    let refused = |query| house.admit(query).unwrap_err();
-    assert_eq!(refused(""), Refusal::UserInvalid(UserFault::Missing));
+    let refused = async |query| house.admit(query).await.unwrap_err();
+    assert_eq!(refused("").await, Refusal::UserInvalid(UserFault::Missing));
     let alice = house.connect("userId=alice").await;
-    assert_eq!(refused("userId=alice"), Refusal::TooManyConnections);
-    let waiting = house.admit("userId=bob").unwrap();
-    assert_eq!(refused("userId=carol"), Refusal::Overloaded);
+    assert_eq!(refused("userId=alice").await, Refusal::TooManyConnections);
+    let waiting = house.admit("userId=bob").await.unwrap();
+    assert_eq!(refused("userId=carol").await, Refusal::Overloaded);
     assert_eq!((house.hub.snapshot().sockets, house.hub.snapshot().users), (2, 2));
     drop(waiting);
     assert_eq!((house.hub.snapshot().sockets, house.hub.snapshot().users), (1, 1));
@@ -260,14 +260,14 @@ async fn refusals_come_in_their_order() {
     assert_eq!(house.hub.snapshot().sockets, 0);
     assert_eq!(house.drain.flights(), 0);
     house.drain.begin(std::time::Duration::from_secs(1));
-    assert_eq!(refused(""), Refusal::Draining);
+    assert_eq!(refused("").await, Refusal::Draining);
 }
 
 #[tokio::test(start_paused = true)]
 async fn what_came_behind_the_request_is_read_first() {
     use tokio::io::AsyncWriteExt as _;
     let house = House::new();
-    let admission = house.admit("userId=alice").unwrap();
+    let admission = house.admit("userId=alice").await.unwrap();
     let (mut near, far) = tokio::io::duplex(4_096);
     // A masked text frame, split in the middle.
     let body = br#"{"type":"ping"}"#;

@@ -147,7 +147,7 @@ async fn a_flood_is_1008_and_a_thousand_at_once_are_none() {
 async fn silence_after_a_ping_is_4000() {
     let house = House::new();
     let start = Instant::now();
-    let admission = house.admit("userId=alice").unwrap();
+    let admission = house.admit("userId=alice").await.unwrap();
     let (mut near, far) = tokio::io::duplex(64 * 1024);
     house.sessions.spawn(house.hub.clone().serve(admission, far, bytes::Bytes::new()));
     // Reads and never answers.

@@ -14,7 +14,8 @@ use tokio::time::timeout;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::protocol::Role;
-use tokio_util::task::TaskTracker;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 
 use super::super::{Admission, Hub, Refusal};
 use crate::bus::{Bus, Envelope};
@@ -32,6 +33,8 @@ pub(in crate::hub) struct House {
     pub(in crate::hub) drain: Drain,
     pub(in crate::hub) registry: Registry,
     pub(in crate::hub) sessions: TaskTracker,
+    /// The work of the hub itself, while there is a runtime to do it.
+    _work: Option<AbortOnDropHandle<()>>,
 }
 
 pub(in crate::hub) struct Client {
@@ -79,17 +82,22 @@ impl House {
         let drain = Drain::new();
         let regions = [RegionName::literal("1"), RegionName::literal("2")];
         let hub = Hub::new(settings, &regions, bus.clone(), drain.clone(), &mut registry);
-        Self { hub, bus, drain, registry, sessions: TaskTracker::new() }
+        let work = tokio::runtime::Handle::try_current().ok().map(|runtime| {
+            let running = hub.clone();
+            let work = async move { running.run(CancellationToken::new()).await };
+            AbortOnDropHandle::new(runtime.spawn(work))
+        });
+        Self { hub, bus, drain, registry, sessions: TaskTracker::new(), _work: work }
     }
 
-    pub(in crate::hub) fn admit(&self, query: &str) -> Result<Admission, Refusal> {
+    pub(in crate::hub) async fn admit(&self, query: &str) -> Result<Admission, Refusal> {
         let client = IpAddr::V4(Ipv4Addr::LOCALHOST);
-        self.hub.admit(&RegionName::literal("1"), &request(query), client)
+        self.hub.admit(&RegionName::literal("1"), &request(query), client).await
     }
 
     /// Connects over a pipe that holds `capacity` bytes.
     pub(in crate::hub) async fn connect_over(&self, query: &str, capacity: usize) -> Client {
-        let admission = self.admit(query).unwrap();
+        let admission = self.admit(query).await.unwrap();
         let (near, far) = tokio::io::duplex(capacity);
         self.sessions.spawn(self.hub.clone().serve(admission, far, Bytes::new()));
         Client { socket: WebSocketStream::from_raw_socket(near, Role::Client, None).await }

@@ -43,6 +43,12 @@ fn other_frames() {
         parse(r#"{"to":"bob","type":"typing"}"#, 20),
         Ok(ClientFrame::Typing { to: "bob".into() })
     );
+    for (frame, users) in [
+        (r#"{"type":"presence","users":["bob","a\"b"]}"#, vec!["bob".into(), "a\"b".into()]),
+        (r#"{"type":"presence","users":[]}"#, vec![]),
+    ] {
+        assert_eq!(parse(frame, 0), Ok(ClientFrame::Presence { users }));
+    }
 }
 
 #[test]
@@ -73,7 +79,15 @@ fn each_fault_has_its_code_and_the_id_where_one_could_be_read() {
         (r#"{"type":"message","to":"bob","text":"x","id":null}"#, Code::IdInvalid, None),
         (r#"{"type":"message","to":"bob","text":"x","id":{}}"#, Code::IdInvalid, None),
         (r#"{"type":"message","to":"bob","text":"x","id":"\ud800"}"#, Code::IdInvalid, None),
-        (r#"{"type":"presence","users":[],"id":"c1"}"#, Code::UnknownType, Some("c1")),
+        (r#"{"type":"subscribe","users":[],"id":"c1"}"#, Code::UnknownType, Some("c1")),
+        (r#"{"type":"presence","id":"c1"}"#, Code::BadFrame, Some("c1")),
+        (r#"{"type":"presence","users":null}"#, Code::BadFrame, None),
+        (r#"{"type":"presence","users":"bob"}"#, Code::BadFrame, None),
+        (r#"{"type":"presence","users":{"0":"bob"}}"#, Code::BadFrame, None),
+        (r#"{"type":"presence","users":["bob",7]}"#, Code::UserInvalid, None),
+        (r#"{"type":"presence","users":["bob",null]}"#, Code::UserInvalid, None),
+        (r#"{"type":"presence","users":["bob",""]}"#, Code::UserInvalid, None),
+        (r#"{"type":"presence","users":["bob","a b"]}"#, Code::UserInvalid, None),
         (r#"{"type":"message","text":"x","id":"c1"}"#, Code::UserInvalid, Some("c1")),
         (r#"{"type":"message","to":"","text":"x"}"#, Code::UserInvalid, None),
         (r#"{"type":"message","to":"a{b","text":"x"}"#, Code::UserInvalid, None),
@@ -206,15 +220,23 @@ proptest! {
 
     #[test]
     fn no_json_panics(
-        kind in "message|typing|ping|x", to in ".{0,9}", text in ".{0,9}", id in ".{0,70}",
+        kind in "message|typing|presence|ping|x", to in ".{0,9}", text in ".{0,9}",
+        id in ".{0,70}",
     ) {
-        let frame = serde_json::json!({"type": kind, "to": to, "text": text, "id": id}).to_string();
+        let users = [&to, &text];
+        let frame = serde_json::json!(
+            {"type": kind, "to": to, "text": text, "id": id, "users": users}
+        )
+        .to_string();
         match parse(&frame, 64) {
             Ok(ClientFrame::Message(draft)) => {
                 prop_assert!(is_user(&draft.to));
                 prop_assert!(draft.id.is_some_and(|id| is_id(&id)));
             }
             Ok(ClientFrame::Typing { to }) => prop_assert!(is_user(&to)),
+            Ok(ClientFrame::Presence { users }) => {
+                prop_assert!(users.iter().all(|user| is_user(user)));
+            }
             Ok(ClientFrame::Ping) => {}
             Err(fault) => prop_assert!(fault.id.is_none_or(|id| is_id(&id))),
         }
