@@ -8,6 +8,7 @@
 //! - [`proxy`]: request → region → backend, and the answer back.
 //! - [`hub`]: chat sockets: frames, seats, queues.
 //! - [`protocol`]: the frames and their rules, shared by hubs, the API and the command line.
+//! - [`api`]: the HTTP API for backends. [`identity`]: whose request it is.
 //! - [`bus`]: what carries messages between hubs.
 //! - [`admin`]: the private listener. [`observability`]: logs and metrics. [`shutdown`]: the way down.
 //! - [`demo`]: sample backends. [`cli`]: arguments.
@@ -15,12 +16,14 @@
 //! Who may import whom is a table in `ARCHITECTURE.md`, held by a test.
 
 pub mod admin;
+pub mod api;
 pub mod app;
 pub mod bus;
 pub mod cli;
 pub mod demo;
 pub mod edge;
 pub mod hub;
+pub mod identity;
 pub mod observability;
 pub mod protocol;
 pub mod proxy;

@@ -37,6 +37,9 @@ fn text(addresses: &Addresses, settings: &Settings) -> String {
     for (region, address) in &addresses.hubs {
         lines.push(format!("  hub region {region}   ws://{}/ws?userId=alice", open(*address)));
     }
+    if let Some(api) = addresses.api.map(open) {
+        lines.push(format!("  API            http://{api}/api/docs"));
+    }
     for (service, address) in &addresses.demos {
         lines.push(format!("  {service}       http://{}", open(*address)));
     }

@@ -13,6 +13,7 @@ use crate::settings::{Parts, RegionName, Settings};
 pub(super) struct Listeners {
     pub(super) proxy: Option<Vec<TcpListener>>,
     pub(super) hubs: Vec<(RegionName, Vec<TcpListener>)>,
+    pub(super) api: Option<Vec<TcpListener>>,
     pub(super) demos: Vec<(Sample, RegionName, TcpListener)>,
     pub(super) admin: TcpListener,
 }
@@ -41,10 +42,16 @@ impl Listeners {
             let variable = format!("WS_SERVER_{name}_PORT");
             hubs.push((name.clone(), many(address, workers, &listener, &variable)?));
         }
+        let api = if parts.api {
+            let address = SocketAddr::new(settings.api.bind, settings.api.port);
+            Some(many(address, workers, "the API", "API_PORT")?)
+        } else {
+            None
+        };
         let demos = if parts.demo { demos(settings)? } else { Vec::new() };
         let address = SocketAddr::new(settings.admin.bind, settings.admin.port);
         let admin = one(address, "the admin listener", "ADMIN_PORT")?;
-        Ok(Self { proxy, hubs, demos, admin })
+        Ok(Self { proxy, hubs, api, demos, admin })
     }
 }
 

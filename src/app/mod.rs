@@ -26,13 +26,14 @@ pub use self::signals::StopRequests;
 use self::tasks::Tasks;
 use self::worker::Worker;
 use crate::admin::{self, Admin};
+use crate::api::Api;
 use crate::bus::{Bus, BusState};
 use crate::demo;
-use crate::edge::{Common, CommonParts, Edge, OwnPaths};
+use crate::edge::{Common, CommonParts, Edge, OwnPaths, listen};
 use crate::hub::Hub;
 use crate::observability::{self, Health, Readiness, Registry};
 use crate::proxy::{Proxy, Shared};
-use crate::settings::{Parts, RegionName, Settings};
+use crate::settings::{ApiSettings, BusSettings, Parts, RegionName, Settings};
 use crate::shutdown::Drain;
 
 /// Of the grace, what the paced close of sockets may take; the rest is for the last close handshakes.
@@ -47,6 +48,7 @@ const AFTER_CUT: Duration = Duration::from_secs(2);
 pub struct Addresses {
     pub proxy: Option<SocketAddr>,
     pub hubs: Vec<(RegionName, SocketAddr)>,
+    pub api: Option<SocketAddr>,
     pub demos: Vec<(&'static str, SocketAddr)>,
     pub admin: SocketAddr,
 }
@@ -59,6 +61,9 @@ impl Addresses {
         }
         for (region, address) in &self.hubs {
             tracing::info!(target: "App", %address, %region, "a hub listens");
+        }
+        if let Some(address) = self.api {
+            tracing::info!(target: "App", %address, "the API listens");
         }
         for (service, address) in &self.demos {
             tracing::info!(target: "App", %address, service, "a demo backend listens");
@@ -98,17 +103,31 @@ pub fn run(settings: &Settings, parts: &Parts) -> Result<(), AppError> {
         let app = App::build(settings, parts)?;
         banner::print(app.addresses(), settings);
         app.addresses.log();
-        if !settings.bus.wants_redis() && !parts.hubs.is_empty() && *parts != Parts::all(settings) {
-            tracing::warn!(
-                target: "App",
-                "this hub is on the embedded bus and hears no other process: set REDIS_HOST or REDIS_URL"
-            );
-        }
+        warn_of_embedded(settings, parts);
         app.run(stops).await
     });
     // Dropped, it would wait for a name that is being looked up, for as long as the resolver takes.
     runtime.shutdown_background();
     ended
+}
+
+/// Says so where a part on the embedded bus would reach nobody.
+fn warn_of_embedded(settings: &Settings, parts: &Parts) {
+    if settings.bus.wants_redis() {
+        return;
+    }
+    if !parts.hubs.is_empty() && *parts != Parts::all(settings) {
+        tracing::warn!(
+            target: "App",
+            "this hub is on the embedded bus and hears no other process: set REDIS_HOST or REDIS_URL"
+        );
+    }
+    if parts.hubs.is_empty() && parts.api && !settings.api.keys.is_empty() {
+        tracing::warn!(
+            target: "App",
+            "no hub of this process hears what is posted to its API: set REDIS_HOST or REDIS_URL, or api.enabled=false"
+        );
+    }
 }
 
 impl App {
@@ -132,13 +151,10 @@ impl App {
         let (drain, readiness) = (Drain::new(), Readiness::default());
         readiness.await_word("bus");
         readiness.report("draining", Ok(()));
-        let bus = if settings.bus.wants_redis() {
-            Bus::redis(&settings.bus, &mut registry)?
-        } else {
-            Bus::embedded(&settings.bus.inbox, &mut registry)
-        };
+        let bus = build_bus(&settings.bus, &mut registry)?;
         let hosted: Vec<_> = listeners.hubs.iter().map(|(name, _)| name.clone()).collect();
         let hub = Hub::new(&settings.hub, &hosted, bus.clone(), drain.clone(), &mut registry);
+        let api = settings.api.enabled.then(|| Api::new(&settings, bus.clone(), &mut registry));
         let shared = Shared::new(
             &settings.proxy,
             &settings.regions,
@@ -148,9 +164,10 @@ impl App {
         )?;
         let common = Common::new(CommonParts {
             settings: &settings.proxy,
-            own: OwnPaths::new(&settings.proxy, &settings.page),
+            own: OwnPaths::new(&settings.proxy, &settings.page, &settings.api),
             proxy: &shared,
             hub: Arc::clone(&hub),
+            api: api.clone(),
             drain: drain.clone(),
             readiness: readiness.clone(),
             registry: &mut registry,
@@ -161,7 +178,10 @@ impl App {
             readiness: readiness.clone(),
             registry: Arc::new(registry),
         };
-        let workers = build_workers(&mut listeners, workers, &common, &shared);
+        let mut workers = build_workers(&mut listeners, workers, &common, &shared);
+        if let (Some(api), Some(bound)) = (api, listeners.api.take()) {
+            open_api(&mut workers, bound, &api, &common, &settings.api);
+        }
         Ok(Self {
             addresses,
             workers,
@@ -250,7 +270,7 @@ impl App {
         });
         let (bus, stopped) = (self.bus, bus_stop.clone());
         tasks.spawn("the bus", async move {
-            bus.run(stopped).await;
+            Box::pin(bus.run(stopped)).await;
             Ok::<_, AppError>(())
         });
         let (hub, stopped) = (Arc::clone(&self.hub), bus_stop.clone());
@@ -276,6 +296,14 @@ impl App {
     }
 }
 
+fn build_bus(settings: &BusSettings, registry: &mut Registry) -> Result<Bus, AppError> {
+    if settings.wants_redis() {
+        Ok(Bus::redis(settings, registry)?)
+    } else {
+        Ok(Bus::embedded(&settings.inbox, registry))
+    }
+}
+
 fn addresses(listeners: &Listeners) -> std::io::Result<Addresses> {
     let first = |listeners: &Vec<std::net::TcpListener>| {
         listeners.first().map(std::net::TcpListener::local_addr).transpose()
@@ -291,7 +319,8 @@ fn addresses(listeners: &Listeners) -> std::io::Result<Addresses> {
         demos.push((sample.service(), listener.local_addr()?));
     }
     let proxy = listeners.proxy.as_ref().map(first).transpose()?.flatten();
-    Ok(Addresses { proxy, hubs, demos, admin: listeners.admin.local_addr()? })
+    let api = listeners.api.as_ref().map(first).transpose()?.flatten();
+    Ok(Addresses { proxy, hubs, api, demos, admin: listeners.admin.local_addr()? })
 }
 
 /// Deals the listeners out: each worker gets one of every address.
@@ -321,6 +350,23 @@ fn build_workers(
         }
     }
     built
+}
+
+/// Gives each worker a listener of the API.
+fn open_api(
+    workers: &mut [Worker],
+    bound: Vec<std::net::TcpListener>,
+    api: &Arc<Api>,
+    common: &Arc<Common>,
+    settings: &ApiSettings,
+) {
+    let (health, slots) = (Health::new("api", None), listen::slots(settings.max_connections));
+    for (worker, listener) in workers.iter_mut().zip(bound) {
+        let proxy = Arc::clone(&worker.proxy);
+        let (api, common) = (Arc::clone(api), Arc::clone(common));
+        let edge = Edge::api(api, common, proxy, health.clone(), Arc::clone(&slots));
+        worker.doors.push((listener, edge));
+    }
 }
 
 #[cfg(test)]

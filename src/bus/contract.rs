@@ -293,10 +293,10 @@ async fn casts_to_whoever_listens_and_keeps_nothing(bus: &Bus, heard: &Recorder)
     let subscription = bus.subscribe("passer-by");
     subscription.confirmed().await.unwrap();
     let cast = async |id: &str| {
-        let head = format!(r#"{{"type":"message","id":"{id}","seq":"#);
+        let begins = format!(r#"{{"type":"message","id":"{id}","seq":"#);
         let tail = br#","more":""}"#;
         let to = "passer-by";
-        let envelope = Envelope { to, from: "alice", id, at_ms: 1, head: head.as_bytes(), tail };
+        let envelope = Envelope { to, from: "alice", id, at_ms: 1, head: begins.as_bytes(), tail };
         bus.cast(envelope).await.unwrap();
     };
     cast("not wanted").await;

@@ -46,9 +46,6 @@ pub(super) struct Metrics {
     pub(super) forgotten: Counter,
     /// Probes that did not come back in time.
     pub(super) probes_lost: Counter<u64, AtomicU64>,
-    pub(super) probe_ages: ProbeAges,
-    /// Times that Redis went on with another history.
-    pub(super) histories: Counter,
     /// Sockets turned away since their users had all the seats they may have.
     pub(super) seats_refused: Counter,
     /// Seats taken away for newer ones of the same user.
@@ -59,6 +56,9 @@ pub(super) struct Metrics {
     pub(super) watches: Gauge<i64>,
     /// Nodes that share the bus, this one too.
     pub(super) nodes: Gauge<i64>,
+    pub(super) probe_ages: ProbeAges,
+    /// Times that Redis went on with another history.
+    pub(super) histories: Counter,
 }
 
 impl Metrics {
@@ -79,13 +79,13 @@ impl Metrics {
             wanted: Gauge::default(),
             forgotten: Counter::default(),
             probes_lost: Counter::default(),
-            probe_ages: ProbeAges::default(),
-            histories: Counter::default(),
             seats_refused: Counter::default(),
             seats_evicted: Counter::default(),
             seats_freed: Counter::default(),
             watches: Gauge::default(),
             nodes: Gauge::default(),
+            probe_ages: ProbeAges::default(),
+            histories: Counter::default(),
         };
         registry.register_collector(Box::new(metrics.probe_ages.clone()));
         registry.register(

@@ -49,7 +49,7 @@ struct Sources {
     /// Set any key, as `hub.ping_interval=10s`; wins over files and variables.
     #[arg(long, value_name = "KEY=VALUE", global = true)]
     set: Vec<String>,
-    /// Start only these parts: proxy, hub-REGION, demo; repeated or with commas. The admin
+    /// Start only these parts: proxy, hub-REGION, api, demo; repeated or with commas. The admin
     /// listener always runs.
     #[arg(long, value_name = "PART", global = true)]
     only: Vec<String>,

@@ -47,8 +47,15 @@ pub(super) struct AccessLog {
     pub(super) drain: Drain,
     /// Names of the regions, by [`RegionId`].
     pub(super) regions: Vec<Arc<str>>,
-    /// Whether this is a hub's own listener.
-    pub(super) hub: bool,
+    pub(super) kind: Kind,
+}
+
+/// Whose listener it is, and so whose lines.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    Proxy,
+    Hub,
+    Api,
 }
 
 /// The record of one exchange.
@@ -63,6 +70,8 @@ pub(super) struct Access {
     status: u16,
     region: Option<RegionId>,
     backend: Option<Arc<str>>,
+    /// The name of the API key that was shown.
+    key: Option<Arc<str>>,
     request_id: HeaderValue,
     sent: u64,
     end: End,
@@ -92,6 +101,7 @@ impl Access {
             status: 0,
             region: None,
             backend: None,
+            key: None,
             request_id,
             sent: 0,
             end: End::ClientGone,
@@ -113,6 +123,10 @@ impl Access {
 
     pub(super) fn backend(&mut self, backend: Arc<str>) {
         self.backend = Some(backend);
+    }
+
+    pub(super) fn key(&mut self, key: Option<Arc<str>>) {
+        self.key = key;
     }
 
     pub(super) fn answered(&mut self, status: u16) {
@@ -140,19 +154,24 @@ impl Access {
         let backend = self.backend.as_deref().unwrap_or("-");
         let request_id = self.request_id.to_str().unwrap_or("-");
         let (bytes, end) = (self.sent, self.end.as_str());
+        let key = self.key.as_deref();
         // `target` must be a constant for each call site.
-        if self.log.hub {
-            tracing::info!(
+        match self.log.kind {
+            Kind::Hub => tracing::info!(
                 target: "Hub::access",
                 method, path, status, duration_ms, bytes, end, request_id,
                 "{method} {path} {status} - {duration_ms}ms"
-            );
-        } else {
-            tracing::info!(
+            ),
+            Kind::Proxy => tracing::info!(
                 target: "Proxy::access",
-                method, path, status, duration_ms, region, backend, bytes, end, request_id,
+                method, path, status, duration_ms, region, backend, key, bytes, end, request_id,
                 "{method} {path} {status} - {duration_ms}ms"
-            );
+            ),
+            Kind::Api => tracing::info!(
+                target: "Api::access",
+                method, path, status, duration_ms, key = key.unwrap_or("-"), bytes, end, request_id,
+                "{method} {path} {status} - {duration_ms}ms"
+            ),
         }
     }
 }

@@ -1,11 +1,15 @@
 //! Every refusal becomes one HTTP answer here: the only place that invents a status code.
 
 use bytes::Bytes;
-use http::header::{ALLOW, CONNECTION, CONTENT_TYPE, RETRY_AFTER, SEC_WEBSOCKET_VERSION};
+use http::header::{
+    ALLOW, CONNECTION, CONTENT_TYPE, RETRY_AFTER, SEC_WEBSOCKET_VERSION, WWW_AUTHENTICATE,
+};
 use http::{HeaderName, HeaderValue, Response, StatusCode};
 use serde::Serialize;
+use serde_json::value::RawValue;
 
 use super::body::Content;
+use crate::api;
 use crate::hub;
 use crate::proxy::{Fault, ForwardError, RouteError};
 use crate::settings::RegionName;
@@ -28,6 +32,7 @@ pub(super) enum Refused {
     Route(RouteError),
     Forward(ForwardError),
     Hub(hub::Refusal),
+    Api(api::Refusal),
 }
 
 /// What the answer to a refusal says.
@@ -39,12 +44,36 @@ struct Verdict {
     close: bool,
     retry_after: Option<u32>,
     list_regions: bool,
+    /// Where the method is the fault.
+    allow: Option<HeaderValue>,
+    /// What the API's errors say beyond those of the others.
+    of_api: OfApi,
+}
+
+/// The id of a message, whether it may be sent again, and the results of a batch.
+#[derive(Default, Serialize)]
+struct OfApi {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    id: Option<String>,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    retryable: bool,
+    #[serde(skip)]
+    results: Option<Box<RawValue>>,
 }
 
 impl Verdict {
     fn new(status: StatusCode, code: &'static str, message: impl Into<String>) -> Self {
         let message = message.into();
-        Self { status, code, message, close: false, retry_after: None, list_regions: false }
+        Self {
+            status,
+            code,
+            message,
+            close: false,
+            retry_after: None,
+            list_regions: false,
+            allow: None,
+            of_api: OfApi::default(),
+        }
     }
 
     fn closing(mut self) -> Self {
@@ -66,6 +95,8 @@ impl Verdict {
 #[derive(Serialize)]
 struct ErrorBody<'a> {
     error: ErrorDetail<'a>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    results: Option<&'a RawValue>,
 }
 
 #[derive(Serialize)]
@@ -76,6 +107,8 @@ struct ErrorDetail<'a> {
     request_id: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     regions: Option<Vec<&'a str>>,
+    #[serde(flatten)]
+    of_api: &'a OfApi,
 }
 
 /// What an answer needs to know of its surroundings.
@@ -93,9 +126,11 @@ pub(super) fn refuse(refused: &Refused, answering: &Answering<'_>) -> Response<C
     let regions = verdict
         .list_regions
         .then(|| answering.regions.iter().map(RegionName::as_str).collect::<Vec<_>>());
-    let detail = ErrorDetail { code: verdict.code, message: &verdict.message, request_id, regions };
+    let (message, of_api) = (verdict.message.as_str(), &verdict.of_api);
+    let error = ErrorDetail { code: verdict.code, message, request_id, regions, of_api };
     // Strings under string keys: `serde_json` has nothing to refuse here.
-    let body = serde_json::to_vec(&ErrorBody { error: detail }).unwrap_or_default();
+    let body = serde_json::to_vec(&ErrorBody { error, results: of_api.results.as_deref() });
+    let body = body.unwrap_or_default();
     let mut response = Response::new(Content::Fixed(Bytes::from(body)));
     *response.status_mut() = verdict.status;
     let headers = response.headers_mut();
@@ -110,8 +145,11 @@ pub(super) fn refuse(refused: &Refused, answering: &Answering<'_>) -> Response<C
         headers.insert(SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
     }
     if verdict.status == StatusCode::METHOD_NOT_ALLOWED {
-        let allowed = HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS");
-        headers.insert(ALLOW, allowed);
+        let all = HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS");
+        headers.insert(ALLOW, verdict.allow.unwrap_or(all));
+    }
+    if verdict.status == StatusCode::UNAUTHORIZED {
+        headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"meridian\""));
     }
     response
 }
@@ -169,6 +207,7 @@ fn judge(refused: &Refused, retry_after: u32) -> Verdict {
         Refused::Route(error) => judge_route(error),
         Refused::Forward(error) => judge_forward(*error, retry_after),
         Refused::Hub(refusal) => judge_hub(refusal, retry_after),
+        Refused::Api(refusal) => judge_api(refusal, retry_after),
     }
 }
 
@@ -248,6 +287,45 @@ fn judge_hub(refusal: &hub::Refusal, retry_after: u32) -> Verdict {
         }
         _ => verdict,
     }
+}
+
+fn judge_api(refusal: &api::Refusal, retry_after: u32) -> Verdict {
+    use api::Refusal;
+    let (status, code) = match refusal {
+        Refusal::Unauthorized(_) => (StatusCode::UNAUTHORIZED, "unauthorized"),
+        Refusal::RateLimited { .. } => (StatusCode::TOO_MANY_REQUESTS, "rate_limited"),
+        Refusal::MediaType(_) => (StatusCode::UNSUPPORTED_MEDIA_TYPE, "media_type_unsupported"),
+        Refusal::BodyTooLarge(_) => (StatusCode::PAYLOAD_TOO_LARGE, "body_too_large"),
+        Refusal::BatchTooLarge(_) => (StatusCode::PAYLOAD_TOO_LARGE, "batch_too_large"),
+        Refusal::BodyStalled => (StatusCode::REQUEST_TIMEOUT, "request_timeout"),
+        Refusal::BodyBroken => (StatusCode::BAD_REQUEST, "bad_request"),
+        Refusal::BatchEmpty => (StatusCode::BAD_REQUEST, "batch_empty"),
+        Refusal::Overloaded => (StatusCode::SERVICE_UNAVAILABLE, "overloaded"),
+        Refusal::Message(fault) if fault.is_retryable => {
+            (StatusCode::SERVICE_UNAVAILABLE, fault.code)
+        }
+        Refusal::Message(fault) => (StatusCode::BAD_REQUEST, fault.code),
+        Refusal::BatchUnavailable(_) | Refusal::BusUnavailable => {
+            (StatusCode::SERVICE_UNAVAILABLE, "bus_unavailable")
+        }
+        Refusal::QueryInvalid(_) => (StatusCode::BAD_REQUEST, "user_invalid"),
+        Refusal::NotFound => (StatusCode::NOT_FOUND, "not_found"),
+        Refusal::MethodNotAllowed(_) => (StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed"),
+    };
+    let mut verdict = Verdict::new(status, code, refusal.to_string());
+    match refusal {
+        Refusal::BodyStalled | Refusal::BodyBroken => verdict.close = true,
+        Refusal::RateLimited { retry_after } => verdict.retry_after = Some(*retry_after),
+        Refusal::MethodNotAllowed(allow) => verdict.allow.clone_from(allow),
+        Refusal::Message(fault) => verdict.of_api.id.clone_from(&fault.id),
+        Refusal::BatchUnavailable(results) => verdict.of_api.results = Some(results.clone()),
+        _ => {}
+    }
+    if status == StatusCode::SERVICE_UNAVAILABLE {
+        verdict.retry_after = Some(spread(retry_after));
+    }
+    verdict.of_api.retryable = verdict.retry_after.is_some();
+    verdict
 }
 
 /// As many seconds, and up to as many again, at random: who was refused together does not come back together.

@@ -6,6 +6,7 @@
 
 use std::io;
 use std::net::{SocketAddr, TcpListener as StdListener};
+use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -32,8 +33,8 @@ const PAUSE_AFTER_ERROR: Duration = Duration::from_millis(50);
 pub type Slots = Arc<Semaphore>;
 
 /// As many as the settings allow.
-pub(super) fn slots(settings: &ProxySettings) -> Slots {
-    Arc::new(Semaphore::new(settings.max_connections.get().min(Semaphore::MAX_PERMITS)))
+pub fn slots(max_connections: NonZeroUsize) -> Slots {
+    Arc::new(Semaphore::new(max_connections.get().min(Semaphore::MAX_PERMITS)))
 }
 
 /// Binds `address` once for each of `workers`.

@@ -1,7 +1,8 @@
 //! The public doors: this path to the hub, that one to the proxy, a few answered here.
 //!
 //! Walk: `listen` accepts and drives a connection whose socket is `client_io`; each request comes to
-//! [`Edge::answer`], is checked by `head`, and goes to an own path (`own`), to a hub (`chat`), or to the proxy.
+//! [`Edge::answer`], is checked by `head`, and goes to an own path (`own`), to a hub (`chat`), to the API (`call`), or
+//! to the proxy.
 //! What comes back is an `AnswerBody` that carries the `access` record; every refusal goes through `answer`.
 //!
 //! Invariants: one access line an exchange; no status code is made outside `answer`; the same verdict on a region
@@ -10,6 +11,7 @@
 mod access;
 mod answer;
 mod body;
+mod call;
 mod chat;
 mod client_io;
 mod head;
@@ -29,7 +31,7 @@ use hyper::body::Incoming;
 use ipnet::IpNet;
 use tokio_util::task::TaskTracker;
 
-use self::access::{Access, AccessLog, End};
+use self::access::{Access, AccessLog, End, Kind};
 use self::answer::{Answering, Refused, X_REQUEST_ID};
 pub use self::body::AnswerBody;
 use self::body::Content;
@@ -37,6 +39,7 @@ use self::client_io::ConnectionState;
 use self::listen::Slots;
 use self::metrics::EdgeMetrics;
 pub use self::own::OwnPaths;
+use crate::api::{self, Api};
 use crate::hub::Hub;
 use crate::observability::{Health, Readiness, Registry};
 use crate::proxy::{Caller, Proxy, Scheme, Shared, client_address};
@@ -54,6 +57,7 @@ pub struct Common {
     own: OwnPaths,
     region_names: Vec<RegionName>,
     hub: Arc<Hub>,
+    api: Option<Arc<Api>>,
     drain: Drain,
     readiness: Readiness,
     metrics: Arc<EdgeMetrics>,
@@ -69,6 +73,8 @@ pub struct CommonParts<'a> {
     pub own: OwnPaths,
     pub proxy: &'a Shared,
     pub hub: Arc<Hub>,
+    /// Where there is one.
+    pub api: Option<Arc<Api>>,
     pub drain: Drain,
     pub readiness: Readiness,
     pub registry: &'a mut Registry,
@@ -85,6 +91,7 @@ impl Common {
             own: parts.own,
             region_names,
             hub: parts.hub,
+            api: parts.api,
             drain: parts.drain,
             readiness: parts.readiness,
             metrics: Arc::new(metrics),
@@ -95,7 +102,7 @@ impl Common {
 
     /// Room for the connections of one more address.
     pub fn slots(&self) -> Slots {
-        listen::slots(&self.settings)
+        listen::slots(self.settings.max_connections)
     }
 
     /// Ends when every listener was told to stop, has taken what the system had accepted for it, and has no
@@ -118,6 +125,8 @@ enum Door {
     Public,
     /// One region's chat, and nothing else.
     Hub(RegionName),
+    /// The API, and nothing else.
+    Api(Arc<Api>),
 }
 
 /// One listener's service, as one worker runs it.
@@ -154,6 +163,17 @@ impl Edge {
         Self::new(Door::Hub(region), common, proxy, health, slots)
     }
 
+    /// The API's own listener.
+    pub fn api(
+        api: Arc<Api>,
+        common: Arc<Common>,
+        proxy: Arc<Proxy>,
+        health: Health,
+        slots: Slots,
+    ) -> Arc<Self> {
+        Self::new(Door::Api(api), common, proxy, health, slots)
+    }
+
     fn new(
         door: Door,
         common: Arc<Common>,
@@ -165,7 +185,11 @@ impl Edge {
             metrics: Arc::clone(&common.metrics),
             drain: common.drain.clone(),
             regions: common.region_names.iter().map(|name| Arc::from(name.as_str())).collect(),
-            hub: matches!(door, Door::Hub(_)),
+            kind: match door {
+                Door::Public => Kind::Proxy,
+                Door::Hub(_) => Kind::Hub,
+                Door::Api(_) => Kind::Api,
+            },
         });
         Arc::new(Self { door, common, proxy, health, access, slots })
     }
@@ -240,7 +264,13 @@ impl Edge {
                 // Boxed, so that a proxied request does not carry its state.
                 return Box::pin(self.chat_here(region, client, access, request)).await;
             }
+            Door::Api(api) => return call::answer(api, api::PREFIX, access, request).await,
             Door::Public => {
+                if let Some(api) = &self.common.api
+                    && let Some(mount) = self.common.own.mount(request.uri().path())
+                {
+                    return call::answer(api, mount, access, request).await;
+                }
                 self.proxy.route(request.headers(), request.uri()).map_err(Refused::Route)?
             }
         };

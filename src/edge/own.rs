@@ -5,7 +5,7 @@ use http::{HeaderValue, Method, Request, Response, StatusCode};
 
 use super::body::Content;
 use super::{Door, Edge, answer};
-use crate::settings::{PageSettings, ProxySettings};
+use crate::settings::{ApiSettings, PageSettings, ProxySettings};
 
 /// The chat page, carried by the binary.
 const PAGE: &str = include_str!("../../client/index.html");
@@ -17,20 +17,29 @@ pub struct OwnPaths {
     ready: String,
     ws: String,
     page: String,
+    api: String,
 }
 
 impl OwnPaths {
-    pub fn new(proxy: &ProxySettings, page: &PageSettings) -> Self {
+    pub fn new(proxy: &ProxySettings, page: &PageSettings, api: &ApiSettings) -> Self {
         Self {
             health: proxy.health_path.clone(),
             ready: proxy.ready_path.clone(),
             ws: proxy.ws_path.clone(),
             page: page.path.clone(),
+            api: api.mount.clone(),
         }
     }
 
     pub(super) fn is_ws(&self, path: &str) -> bool {
         !self.ws.is_empty() && path == self.ws
+    }
+
+    /// Where the API is mounted, if `path` is there or below.
+    pub(super) fn mount(&self, path: &str) -> Option<&str> {
+        let mount = self.api.as_str();
+        let rest = path.strip_prefix(mount).filter(|_| !mount.is_empty())?;
+        (rest.is_empty() || rest.starts_with('/')).then_some(mount)
     }
 
     /// Whether `path` is the page, or `None` where it is not ours; `Some(false)` for the path that lacks the final slash.
@@ -57,7 +66,7 @@ pub(super) fn answer<B>(edge: &Edge, request: &Request<B>) -> Option<Response<Co
     let own = &edge.common.own;
     let (health, ready) = match edge.door {
         Door::Public => (own.health.as_str(), own.ready.as_str()),
-        Door::Hub(_) => ("/health", "/ready"),
+        Door::Hub(_) | Door::Api(_) => ("/health", "/ready"),
     };
     if path == health && !health.is_empty() {
         return Some(uncached(answer::json(StatusCode::OK, edge.health.json())));
@@ -67,7 +76,7 @@ pub(super) fn answer<B>(edge: &Edge, request: &Request<B>) -> Option<Response<Co
         let status = if is_ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
         return Some(uncached(answer::json(status, body)));
     }
-    if matches!(edge.door, Door::Hub(_)) {
+    if !matches!(edge.door, Door::Public) {
         return None;
     }
     if own.page(path)? {

@@ -10,7 +10,7 @@ use http::{HeaderMap, StatusCode};
 use tokio::io::AsyncWrite;
 use tokio::net::TcpStream;
 
-use super::access::AccessLog;
+use super::access::{AccessLog, Kind};
 use super::answer::{self, Answering, Refused, X_REQUEST_ID};
 use super::body::Content;
 
@@ -81,10 +81,16 @@ impl AccessLog {
         let status = status.as_u16();
         self.metrics.request(None, status, std::time::Duration::ZERO);
         let request_id = request_id.to_str().unwrap_or("-");
-        if self.hub {
-            tracing::info!(target: "Hub::access", status, request_id, "unparsed request {status} - 0ms");
-        } else {
-            tracing::info!(target: "Proxy::access", status, request_id, "unparsed request {status} - 0ms");
+        match self.kind {
+            Kind::Hub => {
+                tracing::info!(target: "Hub::access", status, request_id, "unparsed request {status} - 0ms");
+            }
+            Kind::Proxy => {
+                tracing::info!(target: "Proxy::access", status, request_id, "unparsed request {status} - 0ms");
+            }
+            Kind::Api => {
+                tracing::info!(target: "Api::access", status, request_id, "unparsed request {status} - 0ms");
+            }
         }
     }
 }

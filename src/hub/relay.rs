@@ -68,13 +68,13 @@ impl Relay {
 
     /// Subscribes at once; then, when it is sure that live messages come, reads the inbox after `from`.
     pub(super) fn join(&self, user: &Arc<str>, from: Seq) -> impl Future<Output = Read> + use<> {
-        let (relay, user) = (self.clone(), user.clone());
-        let subscription = relay.bus.subscribe(&user);
+        let (this, user) = (self.clone(), user.clone());
+        let subscription = this.bus.subscribe(&user);
         async move {
             let replay = match subscription.confirmed().await {
-                Ok(()) => relay.page(&user, from).await,
+                Ok(()) => this.page(&user, from).await,
                 // Nothing will ever be read that could make up for it: what comes, comes.
-                Err(_away) if !relay.stores() => Ok(nothing()),
+                Err(_away) if !this.stores() => Ok(nothing()),
                 Err(error) => Err(error),
             };
             Read { subscription: Some(subscription), from, replay }

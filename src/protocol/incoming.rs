@@ -54,13 +54,13 @@ pub struct Fault<'a> {
 
 /// A [`Fault`] before the frame's id is known.
 #[derive(Clone, Copy)]
-struct Flaw {
-    code: Code,
-    advice: &'static str,
+pub(super) struct Flaw {
+    pub(super) code: Code,
+    pub(super) advice: &'static str,
 }
 
 /// JSON by its grammar (RFC 8259, 8.2), and no text that could be handed on.
-const LONE_SURROGATE: Flaw = Flaw {
+pub(super) const LONE_SURROGATE: Flaw = Flaw {
     code: Code::BadFrame,
     advice: "a string holds one half of a surrogate pair, which is no character",
 };
@@ -209,7 +209,7 @@ fn checked<'a>(
 }
 
 /// The text of a JSON string; without a copy where nothing in it is escaped.
-fn string(raw: &RawValue) -> Result<Cow<'_, str>, Flaw> {
+pub(super) fn string(raw: &RawValue) -> Result<Cow<'_, str>, Flaw> {
     let inner = raw.get().strip_prefix('"').and_then(|rest| rest.strip_suffix('"'));
     let inner = inner.ok_or(Code::BadFrame)?;
     if !inner.contains('\\') {
@@ -230,9 +230,9 @@ fn users(raw: Option<&RawValue>) -> Result<Vec<Cow<'_, str>>, Flaw> {
     users.into_iter().map(|raw| user(Some(raw)).map_err(|_code| NO_USER)).collect()
 }
 
-type Content<'a> = (Option<&'a str>, Option<&'a str>);
+pub(super) type Content<'a> = (Option<&'a str>, Option<&'a str>);
 
-fn content<'a>(
+pub(super) fn content<'a>(
     text: Option<&'a RawValue>,
     data: Option<&'a RawValue>,
     max_text: usize,

@@ -64,14 +64,14 @@ impl Arrival {
     }
 
     /// The exchange found nothing to take; `taker` waits for more.
-    pub(super) fn starve(&self, taker: &Waker) {
+    pub fn starve(&self, taker: &Waker) {
         self.taker.register(taker);
         self.starved.store(true, Ordering::Relaxed);
         self.release();
     }
 
     /// The exchange has taken the last of it.
-    pub(super) fn complete(&self) {
+    pub fn complete(&self) {
         self.pending.store(false, Ordering::Relaxed);
     }
 }

@@ -44,6 +44,7 @@ pub(super) fn contradictions(
     check.listeners(parts);
     check.own_paths();
     check.hub();
+    check.api();
     check.bus();
     check.found
 }
@@ -138,6 +139,9 @@ impl Check<'_> {
                 listeners.push((format!("regions.{name}.hub.port"), bind, port));
             }
         }
+        if parts.api {
+            listeners.push(("api.port".to_owned(), settings.api.bind, settings.api.port));
+        }
         if parts.demo {
             listeners.push(("demo.port_a".to_owned(), loopback, settings.demo.port_a));
             listeners.push(("demo.port_b".to_owned(), loopback, settings.demo.port_b));
@@ -164,10 +168,15 @@ impl Check<'_> {
             ("proxy.ready_path", &settings.proxy.ready_path),
             ("proxy.ws_path", &settings.proxy.ws_path),
             ("page.path", &settings.page.path),
+            ("api.mount", &settings.api.mount),
         ];
         for (index, (key, path)) in paths.iter().enumerate() {
             for (other_key, other) in paths.iter().take(index) {
-                let within = *key == "page.path" && other.starts_with(path.as_str());
+                let within = match *key {
+                    "page.path" => other.starts_with(path.as_str()),
+                    "api.mount" => is_below(other, path) || is_below(path, other),
+                    _ => false,
+                };
                 if !path.is_empty() && (path == other || within) {
                     let message = format!(
                         "the path {path:?} is wanted by {} and by {}; each needs its own",
@@ -198,6 +207,32 @@ impl Check<'_> {
                 hub.outbox_bytes, hub.max_text_bytes
             );
             self.say(&["hub.outbox_bytes", "hub.max_text_bytes"], message);
+        }
+    }
+
+    fn api(&mut self) {
+        let api = &self.settings.api;
+        if api.mount.ends_with('/') {
+            let message =
+                "leave the last / away; write it like /api, and / alone would hide every backend";
+            self.say(&["api.mount"], message.to_owned());
+        }
+        let max_text_bytes = self.settings.hub.max_text_bytes;
+        let longest = frame(max_text_bytes);
+        if api.max_body_bytes.get() < longest {
+            let message = format!(
+                "api.max_body_bytes, {}, must hold one message of the longest text: with \
+                 hub.max_text_bytes of {max_text_bytes} that is {longest}",
+                api.max_body_bytes
+            );
+            self.say(&["api.max_body_bytes", "hub.max_text_bytes"], message);
+        }
+        if api.max_buffered_bytes < api.max_body_bytes {
+            let message = format!(
+                "api.max_buffered_bytes, {}, must hold one body of api.max_body_bytes, {}",
+                api.max_buffered_bytes, api.max_body_bytes
+            );
+            self.say(&["api.max_buffered_bytes", "api.max_body_bytes"], message);
         }
     }
 
@@ -243,6 +278,14 @@ impl Check<'_> {
 /// Bytes of one frame of the longest text.
 fn frame(max_text_bytes: NonZeroUsize) -> usize {
     max_text_bytes.get().saturating_mul(FRAME_FACTOR).saturating_add(FRAME_EXTRA)
+}
+
+/// Whether `path` is `above`, or begins with it and a slash; an empty one is nowhere.
+fn is_below(path: &str, above: &str) -> bool {
+    !above.is_empty()
+        && path
+            .strip_prefix(above)
+            .is_some_and(|rest| above.ends_with('/') || rest.is_empty() || rest.starts_with('/'))
 }
 
 /// Whether two listeners on one port get in each other's way.

@@ -38,6 +38,10 @@ pub struct HubSettings {
     pub max_connections: NonZeroUsize,
     /// Sockets of one user over all nodes; what becomes of one more, `over_limit` says.
     pub max_connections_per_user: NonZeroUsize,
+    /// What becomes of a socket over `max_connections_per_user`.
+    pub over_limit: OverLimit,
+    /// Users whose presence one connection may be told of.
+    pub max_presence_users: NonZeroUsize,
     /// Sockets a second that one region of this process takes in the long run; over it, 503 `overloaded`.
     pub connects_per_second: NonZeroU32,
     /// … and how many at once before the rate counts.
@@ -48,24 +52,9 @@ pub struct HubSettings {
     pub max_connection_age: Option<Duration>,
     /// What is promised of a message.
     pub delivery: DeliveryMode,
-    /// What becomes of a socket over `max_connections_per_user`.
-    pub over_limit: OverLimit,
-    /// Users whose presence one connection may be told of.
-    pub max_presence_users: NonZeroUsize,
     /// Values of `Origin` that may connect, as `https://chat.example`; empty admits every page.
     /// A request without `Origin` does not come from a page and is not held to this.
     pub allowed_origins: Vec<String>,
-}
-
-/// What `hub.delivery` promises of a message.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum DeliveryMode {
-    /// Stored in the recipient's inbox, counted, resumed; a repeat is told from a new one.
-    #[default]
-    ExactlyOnce,
-    /// Published to whoever listens at this moment, and forgotten.
-    AtMostOnce,
 }
 
 /// What becomes of one connection of a user more than he may have.
@@ -77,6 +66,17 @@ pub enum OverLimit {
     Refuse,
     /// It is let in, and the user's oldest one is closed with 4001.
     CloseOldest,
+}
+
+/// What `hub.delivery` promises of a message.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum DeliveryMode {
+    /// Stored in the recipient's inbox, counted, resumed; a repeat is told from a new one.
+    #[default]
+    ExactlyOnce,
+    /// Published to whoever listens at this moment, and forgotten.
+    AtMostOnce,
 }
 
 /// `NonZero` for a constant that is plainly not zero.
@@ -110,12 +110,12 @@ impl Default for HubSettings {
             outbox_bytes: nz(4 * 1024 * 1024),
             max_connections: nz(1_000_000),
             max_connections_per_user: nz(64),
+            over_limit: OverLimit::default(),
+            max_presence_users: nz(256),
             connects_per_second: nz32(5_000),
             connect_burst: nz32(20_000),
             max_connection_age: None,
             delivery: DeliveryMode::ExactlyOnce,
-            over_limit: OverLimit::default(),
-            max_presence_users: nz(256),
             allowed_origins: Vec::new(),
         }
     }

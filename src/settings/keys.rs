@@ -6,7 +6,7 @@
 
 use super::kinds::Kind;
 
-/// One key; `*` stands for the name of a region.
+/// One key; `*` stands for the name of a region or of an API key.
 #[derive(Debug)]
 pub(super) struct Key {
     pub(super) path: &'static str,
@@ -66,13 +66,13 @@ pub(super) const KEYS: &[Key] = &[
     key("hub.outbox_messages", Kind::Count(1, MANY)),
     key("hub.outbox_bytes", Kind::Count(1, MANY)),
     key("hub.max_connections", Kind::Count(1, MANY)),
+    key("hub.max_connections_per_user", Kind::Count(1, 10_000)),
+    key("hub.over_limit", Kind::Choice(&["refuse", "close-oldest"])),
+    key("hub.max_presence_users", Kind::Count(1, 10_000)),
     key("hub.connects_per_second", Kind::Count(1, MANY)),
     key("hub.connect_burst", Kind::Count(1, MANY)),
     key("hub.max_connection_age", Kind::Duration),
     key("hub.delivery", Kind::Choice(&["exactly-once", "at-most-once"])),
-    key("hub.max_connections_per_user", Kind::Count(1, 10_000)),
-    key("hub.over_limit", Kind::Choice(&["refuse", "close-oldest"])),
-    key("hub.max_presence_users", Kind::Count(1, 10_000)),
     key("hub.allowed_origins", Kind::Origins),
     key("bus.kind", Kind::Choice(&["auto", "embedded", "redis"])),
     key("bus.lease", Kind::Duration),
@@ -93,6 +93,17 @@ pub(super) const KEYS: &[Key] = &[
     key("bus.inbox.max_total_bytes", Kind::Count(1, 1 << 50)),
     key("admin.bind", Kind::Address),
     key("admin.port", Kind::Port),
+    key("api.enabled", Kind::Flag),
+    key("api.bind", Kind::Address),
+    key("api.port", Kind::Port),
+    key("api.mount", Kind::OwnPath),
+    key("api.requests_per_second", Kind::Count(1, 1_000_000)),
+    key("api.request_burst", Kind::Count(1, 1_000_000)),
+    key("api.max_body_bytes", Kind::Count(1, 1 << 30)),
+    key("api.max_buffered_bytes", Kind::Count(1, 1 << 40)),
+    key("api.body_timeout", Kind::Duration),
+    key("api.max_connections", Kind::Count(1, MANY)),
+    key("api.keys.*", Kind::ApiKey),
     key("page.path", Kind::PagePath),
     key("demo.enabled", Kind::Flag),
     key("demo.port_a", Kind::Port),
@@ -143,9 +154,11 @@ mod tests {
     use serde_json::Value;
 
     use super::*;
-    use crate::settings::{BackendSettings, HubPlace, RegionName, RegionSettings, Settings};
+    use crate::settings::{
+        ApiKey, BackendSettings, HubPlace, RegionName, RegionSettings, Settings,
+    };
 
-    /// Every key of the types, `*` for the region's name; JSON, because it shows what is not set.
+    /// Every key of the types, `*` for the name of a region or of an API key; JSON, because it shows what is not set.
     fn of_the_types() -> BTreeSet<String> {
         let mut settings = Settings::default();
         let region = RegionSettings {
@@ -153,6 +166,7 @@ mod tests {
             hub: Some(HubPlace::default()),
         };
         settings.regions.insert(RegionName::literal("r"), region);
+        settings.api.keys.insert("k".to_owned(), ApiKey::new("secret"));
         let mut keys = BTreeSet::new();
         collect(&serde_json::to_value(&settings).unwrap(), "", &mut keys);
         keys
@@ -164,7 +178,7 @@ mod tests {
             return;
         };
         for (name, member) in members {
-            let name = if path == "regions" { "*" } else { name };
+            let name = if matches!(path, "regions" | "api.keys") { "*" } else { name };
             let path = if path.is_empty() { name.to_owned() } else { format!("{path}.{name}") };
             collect(member, &path, keys);
         }

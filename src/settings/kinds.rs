@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use toml::Value;
 
-use super::urls;
+use super::{ApiKey, urls};
 
 /// Far beyond any useful value, and far from where adding to a clock overflows.
 const LONGEST: Duration = Duration::from_hours(24 * 366);
@@ -13,6 +13,8 @@ const LONGEST: Duration = Duration::from_hours(24 * 366);
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Kind {
     Address,
+    /// The secret of an API key, or its digest.
+    ApiKey,
     Backends,
     Choice(&'static [&'static str]),
     /// A whole number from the first to the second.
@@ -39,6 +41,10 @@ impl Kind {
     pub(super) fn wanted(self) -> String {
         let fixed = match self {
             Self::Address => "an IP address; write it like 127.0.0.1 or ::1",
+            Self::ApiKey => {
+                "an API key; write 1 to 256 visible ASCII characters, or sha256: and the 64 hexadecimal \
+                 digits of their digest"
+            }
             Self::Backends => {
                 "a list of backends; write it like [\"http://127.0.0.1:4001\"], \
                  or with a backup [{ url = \"http://127.0.0.1:4001\", backup = true }]"
@@ -68,7 +74,7 @@ impl Kind {
 
     /// Whether the value must not be shown.
     pub(super) fn is_secret(self) -> bool {
-        matches!(self, Self::Secret | Self::RedisUrl)
+        matches!(self, Self::ApiKey | Self::Secret | Self::RedisUrl)
     }
 
     /// What is wrong with a value that its type has accepted.
@@ -78,6 +84,8 @@ impl Kind {
                 .as_integer()
                 .filter(|number| !(least..=most).contains(number))
                 .map(|number| format!("{number} is not {}", self.wanted())),
+            Self::ApiKey => ApiKey::is_invalid(value.as_str()?)
+                .then(|| format!("the value (not shown) is not {}", self.wanted())),
             Self::Duration => duration(value.as_str()?),
             Self::Host => host(value.as_str()?),
             Self::HttpUrl => urls::refuse_http(value.as_str()?),
@@ -154,6 +162,11 @@ mod tests {
                 Kind::Host,
                 vec!["redis", "10.0.0.1", "::1"],
                 vec!["", "redis:6379", "redis://a", "a b", "[::1]"],
+            ),
+            (
+                Kind::ApiKey,
+                vec!["k", "dev-1~!", "sha256!", &format!("sha256:{}", "0aF9".repeat(16))],
+                vec!["", "a b", "ü", "***", "sha256:", "sha256:00", &"k".repeat(257)],
             ),
             (Kind::OwnPath, vec!["", "/", "/ws", "/a/b"], vec!["ws", "/a?b", "/a#b", "/a b", "/ü"]),
             (Kind::PagePath, vec!["", "/client/"], vec!["/", "/client", "client/", "/a?/"]),

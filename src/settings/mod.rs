@@ -7,6 +7,7 @@
 //! Absent on purpose: reading of the environment anywhere else.
 
 mod admin;
+mod api;
 mod bus;
 mod check;
 mod demo;
@@ -30,6 +31,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 pub use self::admin::AdminSettings;
+pub use self::api::{ApiKey, ApiSettings, KeyText};
 pub use self::bus::{BusKind, BusSettings, Fence, InboxSettings, RedisSettings, Secret};
 pub use self::demo::DemoSettings;
 pub use self::environment::Environment;
@@ -59,6 +61,7 @@ pub struct Settings {
     pub hub: HubSettings,
     pub bus: BusSettings,
     pub admin: AdminSettings,
+    pub api: ApiSettings,
     pub page: PageSettings,
     pub demo: DemoSettings,
     pub shutdown: ShutdownSettings,

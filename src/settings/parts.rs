@@ -11,6 +11,8 @@ pub struct Parts {
     pub proxy: bool,
     /// Regions whose hub this process hosts.
     pub hubs: BTreeSet<RegionName>,
+    /// The API's own listener.
+    pub api: bool,
     pub demo: bool,
 }
 
@@ -24,6 +26,7 @@ impl Parts {
         Self {
             proxy: true,
             hubs: hosted.map(|(name, _)| name.clone()).collect(),
+            api: settings.api.enabled,
             demo: settings.demo.enabled,
         }
     }
@@ -41,6 +44,8 @@ impl Parts {
             let hub = name.strip_prefix("hub-").and_then(|region| all.hubs.get(region));
             if name == "proxy" {
                 parts.proxy = true;
+            } else if name == "api" && all.api {
+                parts.api = true;
             } else if name == "demo" && all.demo {
                 parts.demo = true;
             } else if let Some(region) = hub {
@@ -61,8 +66,9 @@ impl Parts {
     pub fn names(&self) -> Vec<String> {
         let proxy = self.proxy.then(|| "proxy".to_owned());
         let hubs = self.hubs.iter().map(|region| format!("hub-{region}"));
+        let api = self.api.then(|| "api".to_owned());
         let demo = self.demo.then(|| "demo".to_owned());
-        proxy.into_iter().chain(hubs).chain(demo).collect()
+        proxy.into_iter().chain(hubs).chain(api).chain(demo).collect()
     }
 }
 
@@ -90,12 +96,12 @@ mod tests {
     fn without_only_everything_that_is_configured_runs() {
         let (parts, problems) = select(&[]);
         assert!(problems.is_empty());
-        assert_eq!(parts.names(), ["proxy", "hub-1", "hub-eu-west"]);
+        assert_eq!(parts.names(), ["proxy", "hub-1", "hub-eu-west", "api"]);
     }
 
     #[test]
     fn parts_are_named_repeatedly_or_with_commas() {
-        let (parts, problems) = select(&["hub-1, hub-eu-west", "proxy"]);
+        let (parts, problems) = select(&["hub-1, hub-eu-west", "proxy", "api"]);
         assert!(problems.is_empty());
         assert_eq!(parts, Parts::all(&settings()));
         assert_eq!(select(&["hub-1"]).0.names(), ["hub-1"]);
@@ -103,10 +109,13 @@ mod tests {
 
     #[test]
     fn a_part_that_does_not_exist_is_answered_with_those_that_do() {
-        for name in ["hub-9", "demo", "hub-far", "Proxy", "api"] {
+        for name in ["hub-9", "demo", "hub-far", "Proxy", "API"] {
             let (_, problems) = select(&[name]);
             let said = problems.first().expect(name).to_string();
-            assert_eq!(said, format!("--only: {name:?} is not one of proxy, hub-1, hub-eu-west"));
+            assert_eq!(
+                said,
+                format!("--only: {name:?} is not one of proxy, hub-1, hub-eu-west, api")
+            );
         }
         assert_eq!(select(&[","]).1.len(), 1);
     }

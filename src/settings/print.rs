@@ -32,7 +32,10 @@ pub fn render(loaded: &Loaded) -> String {
             if above != section {
                 lines.heading(above);
             }
-            lines.value(key, key.path);
+            match key.path.strip_suffix(".*") {
+                Some(names) => lines.values(key, names),
+                None => lines.value(key, key.path),
+            }
         }
         section = above;
     }
@@ -68,6 +71,19 @@ impl Lines<'_> {
         }
     }
 
+    /// Each value of a section whose keys the operator names.
+    fn values(&mut self, key: &Key, section: &str) {
+        let names = self.look_up(section).and_then(Value::as_table);
+        let paths: Vec<String> = names
+            .into_iter()
+            .flat_map(Table::keys)
+            .map(|name| format!("{section}.{name}"))
+            .collect();
+        for path in paths {
+            self.value(key, &path);
+        }
+    }
+
     fn value(&mut self, key: &Key, path: &str) {
         let (_, name) = path.rsplit_once('.').unwrap_or(("", path));
         let source = match self.loaded.provenance.of(path) {
@@ -75,6 +91,10 @@ impl Lines<'_> {
             source => format!("from {source}"),
         };
         match self.look_up(path).map(|value| self.printable(key.kind, value)) {
+            // Read back, the mask would be a key.
+            Some(value) if matches!(key.kind, Kind::ApiKey) => {
+                self.line(&format!("# {name} = {value}  # {source}"));
+            }
             Some(value) => self.line(&format!("{name} = {value}  # {source}")),
             None => self.line(&format!("# {name} is not set")),
         }

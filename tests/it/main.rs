@@ -14,6 +14,10 @@
 /// The plumbing.
 mod harness;
 
+/// The API for backends.
+mod api;
+/// What the API says of itself, and its page.
+mod api_description;
 /// Bodies both ways, trailers, reuse, and backends that fail.
 mod bodies;
 /// Chat as its users meet it.

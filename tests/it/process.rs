@@ -39,7 +39,7 @@ fn it_does_not_start_with_a_configuration_that_is_wrong() {
         let (code, out, errors) = run(arguments, &[]);
         assert_eq!((code, out.as_str()), (2, ""), "{arguments:?}");
         assert!(
-            errors.contains("--only: \"moon\" is not one of proxy, hub-1, hub-2, demo"),
+            errors.contains("--only: \"moon\" is not one of proxy, hub-1, hub-2, api, demo"),
             "{errors}"
         );
     }

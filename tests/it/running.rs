@@ -10,7 +10,7 @@ use tokio_tungstenite::tungstenite::Message;
 
 use crate::harness::backend::{Backend, Step};
 use crate::harness::chat::{Chat, open};
-use crate::harness::http::{Http, get};
+use crate::harness::http::{Http, exchange, get};
 use crate::harness::redis::RedisServer;
 use crate::harness::{eventually, within};
 
@@ -24,6 +24,7 @@ struct Process {
 const ANY_PORTS: &[&str] = &[
     "PROXY_PORT=0",
     "ADMIN_PORT=0",
+    "API_PORT=0",
     "HTTP_SERVER_A_PORT=0",
     "HTTP_SERVER_B_PORT=0",
     "WS_SERVER_1_PORT=0",
@@ -132,6 +133,7 @@ async fn a_port_in_use_is_one_line_that_says_which_and_what_to_do() {
     for (variable, listener) in [
         ("PROXY_PORT", "the proxy"),
         ("ADMIN_PORT", "the admin listener"),
+        ("API_PORT", "the API"),
         ("WS_SERVER_2_PORT", "the hub of region 2"),
         ("HTTP_SERVER_B_PORT", "demo backend B"),
     ] {
@@ -184,6 +186,39 @@ async fn parts_run_in_processes_of_their_own_over_one_redis() {
         assert_eq!(code, Some(0), "{said}");
         assert!(!said.contains("[WARN] [Bus]"), "an end that was asked for is no warning: {said}");
     }
+}
+
+#[tokio::test]
+async fn the_api_alone_reaches_the_hubs_of_others_and_logs_the_key_by_its_name() {
+    let redis = RedisServer::start().await;
+    let port = format!("REDIS_PORT={}", redis.port());
+    let bus = ["REDIS_HOST=127.0.0.1", port.as_str(), "API_KEY=geheim"];
+    let mut hub = Process::start(&["--only", "hub-2"], &bus);
+    let mut api = Process::start(&["--only", "api"], &bus);
+    let (hub_address, api_address) = (hub.address("hub region 2").await, api.address("API").await);
+    for address in [hub_address, api_address] {
+        eventually("readiness", async || get(address, "/ready", "").await.status == 200).await;
+    }
+    let mut bob = Chat::join(hub_address, "bob").await;
+    let body = r#"{"from":"shop","to":"bob","text":"from afar","id":"o1"}"#;
+    let request = format!(
+        "POST /api/messages HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer geheim\r\nContent-Length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    assert_eq!(exchange(api_address, &request).await.status, 202);
+    assert_eq!(bob.hears_type("message").await["text"], "from afar");
+    hub.signal("TERM").await;
+    drop(hub.end().await);
+    api.signal("TERM").await;
+    let (code, said) = api.end().await;
+    assert_eq!(code, Some(0), "{said}");
+    assert!(said.contains("[INFO] [Api] POST /api/messages 202 - "), "{said}");
+    assert!(said.contains(" key=default ") && !said.contains("geheim"), "{said}");
+    // On a bus of its own nobody would hear it, which is said.
+    let mut deaf = Process::start(&["--only", "api"], &[]);
+    deaf.address("API").await;
+    deaf.signal("TERM").await;
+    assert!(deaf.end().await.1.contains("no hub of this process hears"));
 }
 
 #[tokio::test]

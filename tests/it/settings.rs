@@ -76,7 +76,7 @@ fn without_any_source_it_runs_like_development() {
     assert_eq!(loaded.environment, Environment::Development);
     assert_eq!((hub_port(&loaded, "1"), hub_port(&loaded, "2")), (Some(5001), Some(5002)));
     assert_eq!(settings.page.path, "/client/");
-    assert_eq!(loaded.parts.names(), ["proxy", "hub-1", "hub-2", "demo"]);
+    assert_eq!(loaded.parts.names(), ["proxy", "hub-1", "hub-2", "api", "demo"]);
     let backends = &settings.regions[&region("2")].backends;
     assert_eq!(*backends, [BackendSettings::primary("http://127.0.0.1:4002")]);
 }
@@ -84,7 +84,7 @@ fn without_any_source_it_runs_like_development() {
 #[test]
 fn without_any_file_production_has_no_demo_and_no_page() {
     let loaded = Case::new().variable("NODE_ENV", "production").loaded();
-    assert_eq!(loaded.parts.names(), ["proxy", "hub-1", "hub-2"]);
+    assert_eq!(loaded.parts.names(), ["proxy", "hub-1", "hub-2", "api"]);
     assert_eq!(loaded.settings.page.path, "");
 }
 
@@ -267,7 +267,7 @@ fn mistakes_in_all_sources_and_within_one_section_are_told_at_once() {
         "CONF__HUB__PONG: hub.pong: unknown key; ",
         "--set: default_region: region `mars` is not configured; the regions are 1, 2",
         "--set: \"page.path\" is not an assignment",
-        "--only: \"everything\" is not one of proxy, hub-1, hub-2, demo",
+        "--only: \"everything\" is not one of proxy, hub-1, hub-2, api, demo",
     ] {
         let told = problems.iter().filter(|problem| problem.starts_with(beginning)).count();
         assert_eq!(told, 1, "{beginning:?} in {problems:#?}");
@@ -429,8 +429,8 @@ fn what_is_printed_can_be_read_back() {
 fn the_files_of_the_project_are_valid_in_both_environments() {
     let config = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("config");
     for (environment, parts) in [
-        ("development", vec!["proxy", "hub-1", "hub-2", "demo"]),
-        ("production", vec!["proxy", "hub-1", "hub-2"]),
+        ("development", vec!["proxy", "hub-1", "hub-2", "api", "demo"]),
+        ("production", vec!["proxy", "hub-1", "hub-2", "api"]),
     ] {
         let mut case = Case::new().variable("APP_ENV", environment);
         let built_in = case.loaded().settings;
@@ -443,4 +443,73 @@ fn the_files_of_the_project_are_valid_in_both_environments() {
             assert_eq!(json(&loaded.settings), json(&built_in));
         }
     }
+}
+
+#[test]
+fn api_keys_come_from_files_and_variables_and_are_never_shown() {
+    let digest = format!("sha256:{}", "0a".repeat(32));
+    let case = Case::new()
+        .file("config/default.toml", &format!("[api.keys]\nshop = 'geheim-1'\nbank = '{digest}'"))
+        .variable("API_KEY", "geheim-2")
+        .set("api.keys.bank=geheim-3");
+    let loaded = case.loaded();
+    let names: Vec<_> = loaded.settings.api.keys.keys().map(String::as_str).collect();
+    assert_eq!(names, ["bank", "default", "shop"]);
+    let printed = render(&loaded);
+    assert!(printed.contains("\n[api.keys]\n# bank = \"***\"  # from --set\n"), "{printed}");
+    assert!(printed.contains("# default = \"***\"  # from API_KEY"), "{printed}");
+    assert!(!printed.contains("geheim") && !format!("{loaded:?}").contains("geheim"));
+    for (file, told) in [
+        (
+            "shop = 'ge heim'",
+            "config/default.toml: api.keys.shop: the value (not shown) is not an API key",
+        ),
+        (
+            "shop = 'sha256:geheim'",
+            "config/default.toml: api.keys.shop: the value (not shown) is not",
+        ),
+        ("shop = ''", "config/default.toml: api.keys.shop: the value (not shown) is not"),
+        ("'ge heim' = 'x'", "config/default.toml: api.keys: the name of a key is 1 to 64"),
+    ] {
+        let case = Case::new().file("config/default.toml", &format!("[api.keys]\n{file}"));
+        case.is_told(told);
+        assert!(!case.problems().concat().contains("heim"));
+    }
+}
+
+#[test]
+fn development_has_a_key_that_everybody_knows_until_another_is_named() {
+    let names = |case: Case| case.loaded().settings.api.keys.into_keys().collect::<Vec<_>>();
+    assert_eq!(names(Case::new()), ["dev"]);
+    assert_eq!(names(Case::new().file("config/default.toml", "[api.keys]")), ["dev"]);
+    assert_eq!(names(Case::new().variable("API_KEY", "mine")), ["default"]);
+    assert_eq!(names(Case::new().set("api.keys.shop=mine")), ["shop"]);
+    assert!(names(Case::new().variable("APP_ENV", "production")).is_empty());
+}
+
+#[test]
+fn what_the_api_is_told_must_fit_together() {
+    for (set, told) in [
+        ("api.mount=/api/", "--set: api.mount: leave the last / away"),
+        ("api.mount=/client", "--set: api.mount: the path \"/client\" is wanted by page.path"),
+        ("api.mount=/ws", "--set: api.mount: the path \"/ws\" is wanted by proxy.ws_path"),
+        ("api.mount=/health/api", "--set: api.mount: the path \"/health/api\" is wanted by"),
+        (
+            "api.max_body_bytes=1000",
+            "--set: api.max_body_bytes: api.max_body_bytes, 1000, must hold one",
+        ),
+        (
+            "api.max_buffered_bytes=1000",
+            "--set: api.max_buffered_bytes: api.max_buffered_bytes, 1000,",
+        ),
+        ("api.port=3000", "--set: api.port: port 3000 is wanted by proxy.port"),
+    ] {
+        Case::new().set(set).is_told(told);
+    }
+    for set in ["api.mount=/api", "api.mount=/clients", "api.mount=/health-api", "api.mount="] {
+        Case::new().set(set).loaded();
+    }
+    let off = Case::new().set("api.enabled=false").loaded();
+    assert_eq!(off.parts.names(), ["proxy", "hub-1", "hub-2", "demo"]);
+    assert_eq!(Case::new().only("api").loaded().parts.names(), ["api"]);
 }

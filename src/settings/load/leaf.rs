@@ -3,9 +3,9 @@
 use toml::{Table, Value};
 
 use super::Gathered;
-use crate::settings::RegionName;
 use crate::settings::keys::{self, Found};
 use crate::settings::problem::Source;
+use crate::settings::{ApiSettings, RegionName};
 
 /// One value of one source; where it is an empty table, the section itself.
 #[derive(Clone, Debug)]
@@ -113,6 +113,16 @@ fn look_up(path: &[String], source: &Source, gathered: &mut Gathered) -> Option<
             gathered.problem(source, "regions", message);
             return None;
         }
+    }
+    if let [section, keys, name, ..] = path
+        && (section.as_str(), keys.as_str()) == ("api", "keys")
+        && !ApiSettings::is_key_name(name)
+    {
+        // The name is not shown: a secret may have been written in its place.
+        let message =
+            "the name of a key is 1 to 64 characters of A-Z a-z 0-9 _ -, as in dev = \"…\"";
+        gathered.problem(source, "api.keys", message.to_owned());
+        return None;
     }
     let found = keys::find(path);
     if matches!(found, Found::Unknown) {

@@ -26,6 +26,11 @@ use super::check;
 use super::problem::{Problem, Provenance, SettingsErrors, Source};
 use super::{Environment, Parts, Settings};
 
+/// The key of the API in development, where no other is named.
+const DEVELOPMENT_KEY: &str = "meridian-development";
+/// The section of the API's keys.
+const API_KEYS: [&str; 2] = ["api", "keys"];
+
 /// Where to look; all of it is data, so that a test needs no process of its own. No `Debug`: the
 /// variables hold passwords.
 #[derive(Clone, Default)]
@@ -149,6 +154,12 @@ fn built_in(environment: Environment, gathered: &Gathered) -> Vec<Leaf> {
         let source = Source::BuiltInFor(environment);
         let page = toml::Value::String("/client/".to_owned());
         leaves.push(Leaf::built_in(&["page", "path"], page, source.clone()));
+        // Nobody who names keys of his own is left with one that everybody knows.
+        let is_key = |leaf: &Leaf| matches!(leaf.path.as_slice(), [a, b, _] if [a, b] == API_KEYS);
+        if !gathered.leaves.iter().any(is_key) {
+            let key = toml::Value::String(DEVELOPMENT_KEY.to_owned());
+            leaves.push(Leaf::built_in(&["api", "keys", "dev"], key, source.clone()));
+        }
         // The demo's servers belong to the built-in regions; others need not have these names.
         if !gathered.names_regions {
             let on = toml::Value::Boolean(true);

@@ -23,6 +23,8 @@ pub(crate) fn settings() -> Settings {
     settings.proxy.bind = loopback;
     settings.proxy.port = 0;
     settings.admin.port = 0;
+    settings.api.bind = loopback;
+    settings.api.port = 0;
     let hub = HubPlace { bind: loopback, port: Some(0), url: None };
     settings.regions = ["1", "2"]
         .into_iter()
@@ -68,6 +70,10 @@ impl Gateway {
     pub(crate) fn hub(&self, region: &str) -> SocketAddr {
         let found = self.addresses.hubs.iter().find(|(name, _)| name.as_str() == region);
         found.expect("the hub is started").1
+    }
+
+    pub(crate) fn api(&self) -> SocketAddr {
+        self.addresses.api.expect("the API is started")
     }
 
     pub(crate) fn admin(&self) -> SocketAddr {

@@ -87,12 +87,12 @@ impl RedisCluster {
         let server = self.servers.iter().find(|one| one.is_running()).unwrap();
         let nodes = server.run(&["CLUSTER", "NODES"]).await;
         for line in nodes.lines().filter(|line| !line.contains("fail")) {
-            let serves = |range: &str| {
+            let holds = |range: &str| {
                 let (from, to) = range.split_once('-').unwrap_or((range, range));
                 let edges = (from.parse::<u16>(), to.parse::<u16>());
                 matches!(edges, (Ok(from), Ok(to)) if (from..=to).contains(&slot))
             };
-            if line.split(' ').skip(8).any(serves) {
+            if line.split(' ').skip(8).any(holds) {
                 let is_it = |one: &RedisServer| line.contains(&format!(":{}@", one.port()));
                 return self.servers.iter().position(is_it).unwrap();
             }
