@@ -11,7 +11,7 @@
 //! - [`api`]: the HTTP API for backends. [`identity`]: whose request it is.
 //! - [`bus`]: what carries messages between hubs.
 //! - [`admin`]: the private listener. [`observability`]: logs and metrics. [`shutdown`]: the way down.
-//! - [`demo`]: sample backends. [`cli`]: arguments.
+//! - [`client`]: a client of the chat protocol. [`demo`]: sample backends. [`cli`]: arguments.
 //!
 //! Who may import whom is a table in `ARCHITECTURE.md`, held by a test.
 
@@ -20,6 +20,7 @@ pub mod api;
 pub mod app;
 pub mod bus;
 pub mod cli;
+pub mod client;
 pub mod demo;
 pub mod edge;
 pub mod hub;

@@ -1,11 +1,18 @@
 //! The command line: what was typed becomes load options, the outcome an exit code.
 //!
+//! `send` and `chat` are clients of a gateway, here or elsewhere; the configuration only says where it is.
+//!
 //! Exit codes: 0 it went well, 1 it failed while running, 2 the arguments or the configuration are wrong.
 //! Results go to standard output, problems to standard error.
 
+mod chat;
 mod check;
+mod input;
 mod print_config;
+mod send;
 mod serve;
+mod target;
+mod wording;
 
 use std::io::{self, Write};
 use std::path::PathBuf;
@@ -21,7 +28,7 @@ const FAILED: u8 = 1;
 const MISCONFIGURED: u8 = 2;
 
 /// A gateway for applications in several regions: routes HTTP by region and carries chat between users.
-#[derive(Debug, Parser)]
+#[derive(Parser)]
 #[command(version, max_term_width = 100)]
 struct Cli {
     #[command(subcommand)]
@@ -30,7 +37,7 @@ struct Cli {
     sources: Sources,
 }
 
-#[derive(Clone, Copy, Debug, Subcommand)]
+#[derive(Subcommand)]
 enum Command {
     /// Run the gateway (the default).
     Serve,
@@ -38,6 +45,10 @@ enum Command {
     Check,
     /// Print the effective settings as TOML, each value with its source; secrets are hidden.
     PrintConfig,
+    /// Send a message, or each line of standard input, to a user; ends well when all is acknowledged.
+    Send(send::SendArgs),
+    /// Talk with a user in the terminal, or over pipes.
+    Chat(chat::ChatArgs),
 }
 
 /// What every command takes, before or after its name.
@@ -76,7 +87,24 @@ pub fn run() -> ExitCode {
         }
         (Command::Serve, Ok(loaded)) => serve::run(&loaded),
         (Command::PrintConfig, Ok(loaded)) => print_config::run(&mut io::stdout(), &loaded),
+        (Command::Send(args), Ok(loaded)) => send::run(args, &loaded),
+        (Command::Chat(args), Ok(loaded)) => chat::run(args, &loaded),
     }
+}
+
+/// Runs a client to its end.
+fn block_on(client: impl Future<Output = ExitCode>) -> ExitCode {
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            complain(&format!("the runtime cannot be started: {error}"));
+            return ExitCode::from(FAILED);
+        }
+    };
+    let code = runtime.block_on(client);
+    // Dropped, it would wait for a name that is being looked up.
+    runtime.shutdown_background();
+    code
 }
 
 /// Writes a result, and gives `code` where that went well.

@@ -20,6 +20,8 @@ mod api;
 mod api_description;
 /// Bodies both ways, trailers, reuse, and backends that fail.
 mod bodies;
+/// `send` and `chat`: the built binary against a gateway.
+mod cli_talk;
 /// Chat as its users meet it.
 mod conversation;
 /// The way down.
