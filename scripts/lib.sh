@@ -1,10 +1,10 @@
 # Shared by the scripts; to be sourced.
 
-# need_packages COMMAND:PACKAGE … - installs Debian's PACKAGE where COMMAND is missing.
+# need_packages COMMAND:PACKAGE … - installs Debian's PACKAGE where COMMAND (or the file of this path) is missing.
 need_packages() {
   local pair missing=()
   for pair in "$@"; do
-    command -v "${pair%%:*}" >/dev/null 2>&1 || missing+=("${pair##*:}")
+    [ -e "${pair%%:*}" ] || command -v "${pair%%:*}" >/dev/null 2>&1 || missing+=("${pair##*:}")
   done
   [ ${#missing[@]} -eq 0 ] && return 0
   if ! command -v apt-get >/dev/null 2>&1; then

@@ -17,7 +17,6 @@ use crate::settings::RegionName;
 /// The header that ties an answer to its log line.
 pub(super) static X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 static JSON: HeaderValue = HeaderValue::from_static("application/json");
-static TEXT_HTML: HeaderValue = HeaderValue::from_static("text/html; charset=utf-8");
 
 /// Why this gateway answers by itself, with an error.
 #[derive(Debug)]
@@ -162,11 +161,14 @@ pub(super) fn json(status: StatusCode, body: String) -> Response<Content> {
     response
 }
 
-/// A page of our own.
-pub(super) fn html(page: &'static str) -> Response<Content> {
-    let mut response = Response::new(Content::Fixed(Bytes::from_static(page.as_bytes())));
-    response.headers_mut().insert(CONTENT_TYPE, TEXT_HTML.clone());
-    response
+/// A 200 with bytes of our own; the caller says what they are.
+pub(super) fn ok(body: Bytes) -> Response<Content> {
+    Response::new(Content::Fixed(body))
+}
+
+/// The caller has it.
+pub(super) fn not_modified() -> Response<Content> {
+    empty(StatusCode::NOT_MODIFIED)
 }
 
 /// An answer without a body.

@@ -18,6 +18,7 @@ mod head;
 pub mod listen;
 mod metrics;
 mod own;
+mod page;
 mod unparsed;
 
 use std::convert::Infallible;

@@ -1,14 +1,12 @@
-//! The paths that this gateway answers itself: health, readiness, the chat page.
+//! The paths that this gateway answers itself: health, readiness, the chat page with its files.
 
 use http::header::{CACHE_CONTROL, LOCATION};
 use http::{HeaderValue, Method, Request, Response, StatusCode};
 
 use super::body::Content;
+use super::page::{self, Asset};
 use super::{Door, Edge, answer};
 use crate::settings::{ApiSettings, PageSettings, ProxySettings};
-
-/// The chat page, carried by the binary.
-const PAGE: &str = include_str!("../../client/index.html");
 
 /// Where the own paths of the proxy listener are; an empty one is turned off.
 #[derive(Clone, Debug)]
@@ -42,15 +40,14 @@ impl OwnPaths {
         (rest.is_empty() || rest.starts_with('/')).then_some(mount)
     }
 
-    /// Whether `path` is the page, or `None` where it is not ours; `Some(false)` for the path that lacks the final slash.
-    fn page(&self, path: &str) -> Option<bool> {
-        if self.page.is_empty() {
-            return None;
-        }
-        if let Some(rest) = path.strip_prefix(self.page.as_str()) {
-            return matches!(rest, "" | "index.html").then_some(true);
-        }
-        (Some(path) == self.page.strip_suffix('/')).then_some(false)
+    /// The file of the page that `path` names, where it does.
+    fn page(&self, path: &str) -> Option<&'static Asset> {
+        page::find(path.strip_prefix(self.page.as_str()).filter(|_| !self.page.is_empty())?)
+    }
+
+    /// Whether `path` is the page's but for the final slash.
+    fn lacks_slash(&self, path: &str) -> bool {
+        self.page.strip_suffix('/').is_some_and(|page| page == path)
     }
 }
 
@@ -79,8 +76,11 @@ pub(super) fn answer<B>(edge: &Edge, request: &Request<B>) -> Option<Response<Co
     if !matches!(edge.door, Door::Public) {
         return None;
     }
-    if own.page(path)? {
-        return Some(uncached(answer::html(PAGE)));
+    if let Some(asset) = own.page(path) {
+        return Some(page::answer(asset, request.headers()));
+    }
+    if !own.lacks_slash(path) {
+        return None;
     }
     let mut redirect = answer::empty(StatusCode::PERMANENT_REDIRECT);
     let query = request.uri().query().map_or_else(String::new, |query| format!("?{query}"));

@@ -32,6 +32,8 @@ mod framing;
 mod headers;
 /// Who may import whom: the table of ARCHITECTURE.md, held against every `crate::` path.
 mod import_directions;
+/// The client library in Node.
+mod library;
 /// What the gateway answers itself.
 mod own_paths;
 /// The chat page in a real browser.

@@ -91,6 +91,31 @@ async fn the_page_is_in_the_binary() {
 }
 
 #[tokio::test]
+async fn the_library_is_beside_the_page_and_kept_by_browsers() {
+    let gateway = Gateway::start(|settings| settings.page.path = "/client/".into()).await;
+    for (name, content_type) in [
+        ("meridian.js", "text/javascript; charset=utf-8"),
+        ("meridian.d.ts", "application/typescript; charset=utf-8"),
+        ("page.js", "text/javascript; charset=utf-8"),
+        ("view.js", "text/javascript; charset=utf-8"),
+        ("page.css", "text/css; charset=utf-8"),
+    ] {
+        let file = get(gateway.proxy(), &format!("/client/{name}"), "").await;
+        assert_eq!((file.status, file.header("content-type")), (200, Some(content_type)), "{name}");
+        let path = format!("{}/client/{name}", env!("CARGO_MANIFEST_DIR"));
+        assert_eq!(file.body, std::fs::read(path).unwrap(), "{name}");
+        assert_eq!(file.header("cache-control"), Some("no-cache"));
+        let tag = file.header("etag").unwrap();
+        let asked = format!("If-None-Match: {tag}\r\n");
+        let again = get(gateway.proxy(), &format!("/client/{name}"), &asked).await;
+        assert_eq!((again.status, again.body.len()), (304, 0), "{name}");
+        assert_eq!(again.header("etag"), Some(tag));
+    }
+    let library = get(gateway.proxy(), "/client/meridian.js?try=2", "").await;
+    assert_eq!(library.header("access-control-allow-origin"), Some("*"));
+}
+
+#[tokio::test]
 async fn metrics_are_on_admin_alone_and_count_by_region() {
     let backend = Backend::saying("ok").await;
     let gateway = Gateway::before(backend.address).await;

@@ -230,14 +230,181 @@ async fn the_page_reconnects_by_itself_and_sends_what_it_owes() {
     gateway.stop().await.unwrap();
 }
 
-async fn join(browser: &Browser, page: &str, [user, target, region]: [&str; 3]) -> Tab {
+/// What was written and heard is there again, each once, and so is the connection.
+#[tokio::test]
+async fn a_reload_changes_nothing() {
+    let (gateway, page) = gateway().await;
+    let browser = Browser::start().await;
+    let alice = join(&browser, &page, ["alice", "bob", "1"]).await;
+    let bob = join(&browser, &page, ["bob", "alice", "2"]).await;
+    say(&alice, "one").await;
+    shows(&bob, "alice", "one").await;
+    say(&bob, "two").await;
+    shows(&alice, "bob", "two").await;
+    alice.wait_for("the ack", "document.querySelector('.own[data-state=acknowledged]')").await;
+    alice.reload().await;
+    alice.wait_for_text("#status", "Connected as alice in region 1").await;
+    shows(&alice, "bob", "two").await;
+    say(&bob, "three").await;
+    shows(&alice, "bob", "three").await;
+    assert_eq!(alice.texts(".message .text").await, ["one", "two", "three"]);
+    assert_eq!(alice.texts(".own[data-state=acknowledged] .text").await, ["one"]);
+    alice.click("Disconnect").await;
+    alice.reload().await;
+    shows(&alice, "bob", "three").await;
+    assert_eq!(alice.texts("#status").await, ["Disconnected"], "a wish of before counts too");
+    browser.close().await;
+    gateway.stop().await.unwrap();
+}
+
+/// The page comes from one gateway and talks through another, which is away while a message is written and the page
+/// is loaded anew.
+#[tokio::test]
+async fn what_waits_survives_a_reload_and_is_sent_once() {
+    let (front, page) = gateway().await;
+    let (hub, _) = gateway().await;
+    let address = hub.proxy();
+    let browser = Browser::start().await;
+    let alice = browser.open(&page).await;
+    serve(&alice, &format!("ws://{address}/ws")).await;
+    connect(&alice, ["alice", "bob", "1"]).await;
+    hub.stop().await.unwrap();
+    alice.wait_for_text("#status", "Reconnecting in ").await;
+    for text in ["first", "second"] {
+        say(&alice, text).await;
+    }
+    alice.wait_for_text("#unacknowledged", "2 not yet acknowledged").await;
+    alice.reload().await;
+    alice.wait_for_text("#unacknowledged", "2 not yet acknowledged").await;
+    assert_eq!(alice.texts(".own[data-state=sending] .text").await, ["first", "second"]);
+    let hub = Gateway::start(|settings| {
+        settings.page.path = "/client/".into();
+        settings.proxy.port = address.port();
+    })
+    .await;
+    alice
+        .wait_for(
+            "both acks",
+            "document.querySelectorAll('[data-state=acknowledged]').length === 2",
+        )
+        .await;
+    assert_eq!(alice.texts("#unacknowledged").await, [""]);
+    let bob = join(&browser, &format!("http://{address}/client/"), ["bob", "", "2"]).await;
+    shows(&bob, "alice", "second").await;
+    assert_eq!(bob.texts(".message .text").await, ["first", "second"]);
+    browser.close().await;
+    front.stop().await.unwrap();
+    hub.stop().await.unwrap();
+}
+
+/// A tab that is closed leaves what it could not send to the other one of the same user.
+#[tokio::test]
+async fn two_tabs_of_one_user_show_the_same_and_inherit() {
+    let (front, page) = gateway().await;
+    let (hub, _) = gateway().await;
+    let address = hub.proxy();
+    let browser = Browser::start().await;
+    let mut tabs = Vec::new();
+    for _ in 0..2 {
+        let tab = browser.open(&page).await;
+        serve(&tab, &format!("ws://{address}/ws")).await;
+        connect(&tab, ["alice", "bob", "1"]).await;
+        tabs.push(tab);
+    }
+    let (kept, closed) = (tabs.remove(0), tabs.remove(0));
+    say(&closed, "in one tab").await;
+    shows(&kept, "alice", "in one tab").await;
+    hub.stop().await.unwrap();
+    closed.wait_for_text("#status", "Reconnecting in ").await;
+    say(&closed, "left behind").await;
+    shows(&kept, "alice", "left behind").await;
+    closed.close().await;
+    let hub = Gateway::start(|settings| settings.proxy.port = address.port()).await;
+    kept.wait_for(
+        "both acks",
+        "document.querySelectorAll('[data-state=acknowledged]').length === 2",
+    )
+    .await;
+    assert_eq!(kept.texts(".message .text").await, ["in one tab", "left behind"]);
+    browser.close().await;
+    front.stop().await.unwrap();
+    hub.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn contacts_say_who_wrote_and_who_is_there() {
+    let (gateway, page) = gateway().await;
+    let browser = Browser::start().await;
+    let alice = join(&browser, &page, ["alice", "bob", "1"]).await;
+    let bob = join(&browser, &page, ["bob", "alice", "2"]).await;
+    let carol = join(&browser, &page, ["carol", "alice", "1"]).await;
+    say(&bob, "from bob").await;
+    shows(&alice, "bob", "from bob").await;
+    say(&carol, "from carol").await;
+    alice.wait_for_text("#contacts", "carol").await;
+    let carols = "#contacts [data-user=carol]";
+    assert_eq!(alice.texts(&format!("{carols} .badge")).await, ["1"]);
+    assert_eq!(alice.texts(&format!("{carols} .preview")).await, ["from carol"]);
+    assert_eq!(alice.texts(".message .text").await, ["from bob"], "one conversation at a time");
+    alice.value("document.querySelector('#contacts [data-user=carol]').click()").await;
+    shows(&alice, "carol", "from carol").await;
+    assert_eq!(alice.value("document.getElementById('target').value").await, "carol");
+    assert_eq!(alice.texts(&format!("{carols} .badge")).await, [""; 0]);
+    for (state, words) in [
+        (r#"online: true, lastSeen: "2026-11-21T09:30:00.000Z""#, "online"),
+        (r#"online: false, lastSeen: "2020-02-03T09:30:00.000Z""#, "last seen Feb 3, 2020"),
+        ("online: false, lastSeen: null", "offline"),
+    ] {
+        alice.value(&format!(r#"session.on.presence({{userId: "carol", {state}}})"#)).await;
+        alice.wait_for_text("#presence", words).await;
+    }
+    browser.close().await;
+    gateway.stop().await.unwrap();
+}
+
+/// From disk the library comes from the gateway that the page talks to, since browsers load no modules from there.
+#[tokio::test]
+async fn the_page_talks_from_disk_too() {
+    let (gateway, page) = gateway().await;
+    let browser = Browser::start().await;
+    let alice = browser.open(&page_from_disk()).await;
+    serve(&alice, &format!("ws://{}/ws", gateway.proxy())).await;
+    connect(&alice, ["alice", "bob", "1"]).await;
+    let bob = join(&browser, &page, ["bob", "alice", "2"]).await;
+    say(&alice, "from disk").await;
+    shows(&bob, "alice", "from disk").await;
+    browser.close().await;
+    gateway.stop().await.unwrap();
+}
+
+/// Of the server's refusals those that would only repeat end the attempts, beside the field that is wrong.
+#[tokio::test]
+async fn a_region_that_is_not_there_is_told_at_its_field() {
+    let (gateway, page) = gateway().await;
+    let browser = Browser::start().await;
+    let tab = browser.open(&page).await;
+    for (label, text) in [("User", "alice"), ("Region", "mars")] {
+        tab.fill(label, text).await;
+    }
+    tab.click("Connect").await;
+    tab.wait_for_text("#region-error", "No such region is configured").await;
+    assert_eq!(tab.texts("#status").await, ["Disconnected"]);
+    browser.close().await;
+    gateway.stop().await.unwrap();
+}
+
+async fn join(browser: &Browser, page: &str, who: [&str; 3]) -> Tab {
     let tab = browser.open(page).await;
+    connect(&tab, who).await;
+    tab
+}
+
+async fn connect(tab: &Tab, [user, target, region]: [&str; 3]) {
     for (label, text) in [("User", user), ("Target", target), ("Region", region)] {
         tab.fill(label, text).await;
     }
     tab.click("Connect").await;
     tab.wait_for_text("#status", &format!("Connected as {user} in region {region}")).await;
-    tab
 }
 
 async fn say(tab: &Tab, text: &str) {

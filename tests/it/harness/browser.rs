@@ -108,6 +108,14 @@ impl Tab {
         &self.client
     }
 
+    pub(crate) async fn reload(&self) {
+        self.here().await.refresh().await.unwrap();
+    }
+
+    pub(crate) async fn close(self) {
+        self.here().await.close_window().await.unwrap();
+    }
+
     /// Replaces what is in the field with this visible label.
     pub(crate) async fn fill(&self, label: &str, text: &str) {
         let path = format!("//*[@id = //label[normalize-space() = '{label}']/@for]");

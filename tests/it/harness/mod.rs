@@ -6,6 +6,8 @@ pub(crate) mod browser;
 pub(crate) mod chat;
 pub(crate) mod gateway;
 pub(crate) mod http;
+/// Node, for the client library.
+pub(crate) mod node;
 #[expect(dead_code, reason = "the tests of the bus use the rest")]
 pub(crate) mod redis;
 #[expect(dead_code, reason = "the tests of the bus use the rest")]
