@@ -475,8 +475,11 @@ export class Meridian {
 
   /** Asks who of these is here, and to be told when that changes; replaces the list before, and outlives the connection. */
   presence(users) {
+    const wanted = [...new Set(users)];
+    const wrong = wanted.find((user) => !isUser(user));
+    if (wrong !== undefined) throw new MeridianError("user_invalid", `no user can be called ${wrong}`);
     const before = this.#watched.length;
-    this.#watched = [...new Set(users)];
+    this.#watched = wanted;
     if (before || this.#watched.length) this.#write({ type: "presence", users: this.#watched });
   }
 
@@ -602,7 +605,7 @@ export class Meridian {
     const socket = this.#socket;
     this.#socket = null;
     this.#welcomed = false;
-    this.#timers.stop("handshake", "ping", "pong", "ack", "hold", "leave");
+    this.#timers.stop("handshake", "ping", "pong", "ack", "hold", "leave", "presence");
     return socket;
   }
 
@@ -783,7 +786,9 @@ export class Meridian {
         this.#queued([entry]);
       } else if (entry) {
         this.#fail(entry, new MeridianError(code, message, { id }));
-      } else if (!retryable && code !== "unknown_type") { // an older server does not know presence
+      } else if (retryable) {      // a typing notice, which is over by then, or the list of presence
+        if (id === undefined && this.#watched.length) this.#timers.set("presence", this.#pause(), () => this.#write({ type: "presence", users: this.#watched }));
+      } else if (code !== "unknown_type") { // an older server does not know presence
         this.#emit("error", new MeridianError(code, message, { id }));
       }
     },
@@ -834,9 +839,9 @@ export class Meridian {
   /** Refused for now: the rest waits too, which spares a server in trouble. */
   #hold() {
     if (this.#timers.has("hold")) return;
-    const pause = 250 + backoff(this.#holds++, 500, 10_000, this.#clock.random);
-    this.#timers.set("hold", pause, () => this.#pump());
+    this.#timers.set("hold", this.#pause(), () => this.#pump());
   }
+  #pause() { return 250 + backoff(this.#holds++, 500, 10_000, this.#clock.random); }
 
   /** Without a connection nothing is under way; what was too large for a frame would end the next one too. */
   #unsend(tooLarge) {

@@ -152,6 +152,7 @@ const session = {
   chat: null,
   retry: 0,
   watched: "",
+  watching: 0,                       // timer
 
   async begin(who, attempt = 0) {
     session.who = who;
@@ -204,10 +205,14 @@ const session = {
     const { origin, pathname } = new URL(session.who.server);
     return `Could not reach ${origin === "null" ? session.who.server : origin}${pathname} – is the gateway running?`;
   },
+  /** Whose presence is shown; not at every letter of a name that is being typed. */
   watch(users) {
+    clearTimeout(session.watching);
     if (!session.chat || session.watched === users.join(" ")) return;
-    session.watched = users.join(" ");
-    session.chat.presence(users);
+    session.watching = setTimeout(() => {
+      session.watched = users.join(" ");
+      session.chat?.presence(users);
+    }, 200);
   },
   waiting: () => view.waiting(session.chat?.pending.length ?? 0),
 

@@ -3,6 +3,7 @@
 #   scripts/bench.sh http     requests a second, small and large answers: meridian, nginx, HAProxy
 #   scripts/bench.sh chat     messages a processor second over one Redis: meridian, nginx with Nchan
 #   scripts/bench.sh idle     resident bytes an idle WebSocket: meridian, nginx with Nchan
+#   scripts/bench.sh cost     what a message, a user and an idle hub cost Redis, against plain PUBLISH
 #
 # The server under test has core 0 for itself; load, backend and Redis share core 1. Runs are interleaved
 # (A B C A B C …) and medians reported, also of the rounds' ratios, since what else the machine does comes and goes. Where the load could not
@@ -124,12 +125,14 @@ CONF
 . scripts/bench/http.sh
 . scripts/bench/chat.sh
 . scripts/bench/idle.sh
+. scripts/bench/cost.sh
 
 [ "$(nproc)" -ge 2 ] || die "two cores are needed: one for the server, one for the load"
 case $what in
   http) servers=${SERVERS:-meridian nginx haproxy} ;;
   chat | idle) servers=${SERVERS:-meridian nchan} ;;
-  *) die "say http, chat or idle" ;;
+  cost) servers=meridian ;;
+  *) die "say http, chat, idle or cost" ;;
 esac
 "packages_$what"
 build

@@ -22,12 +22,15 @@ pub(crate) struct Idle {
     /// The server, as `server=PID`.
     #[arg(long)]
     process: Process,
+    /// Seconds to hold them after that.
+    #[arg(long, default_value_t = 0.0)]
+    hold: f64,
 }
 
 impl Idle {
     /// Opens the sockets, reads the server's memory, and lets them go.
     pub(crate) async fn run(self) -> String {
-        let Self { target, count, process } = self;
+        let Self { target, count, process, hold } = self;
         // What the first socket alone brings in (code pages, tables) is not a cost of each socket.
         drop(target.connect("first", "first").await);
         sleep(SETTLE).await;
@@ -40,6 +43,7 @@ impl Idle {
             .await;
         sleep(SETTLE).await;
         let after = process.resident_bytes();
+        sleep(Duration::from_secs_f64(hold)).await;
         let each = after.saturating_sub(before) / sockets.len().max(1) as u64;
         format!("sockets={} before={before} after={after} bytes_each={each}", sockets.len())
     }

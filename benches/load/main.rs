@@ -1,8 +1,8 @@
-//! The load of `scripts/bench.sh idle` and `chat`: WebSocket clients for any server, on one thread.
+//! The load of `scripts/bench.sh idle`, `chat` and `cost`: WebSocket clients for any server, on one thread.
 //!
 //! Walk: the script starts a server and calls `load idle …` or `load chat …`; `idle` opens sockets and
 //! reads the server's resident memory, `chat` sends between pairs and reads the processor time of the
-//! processes named. One line of `key=value` words goes to standard output.
+//! processes named, `fill` leaves messages for many users. One line of `key=value` words goes to standard output.
 //!
 //! Absent on purpose: knowledge of the server. Its URL is a template (`{user}`, `{peer}`), and
 //! whether it greets is a flag, so that both servers get the same load from the same code.
@@ -15,6 +15,7 @@
 #![expect(clippy::print_stdout, reason = "its result goes to the calling script")]
 
 mod chat;
+mod fill;
 mod idle;
 mod meter;
 
@@ -49,6 +50,8 @@ struct Arguments {
 enum Command {
     /// Holds idle sockets and prints the server's resident memory before and after.
     Idle(idle::Idle),
+    /// Sends messages to users who are not there.
+    Fill(fill::Fill),
     /// Sends messages between pairs of users and prints how many arrived for how much processor time.
     Chat(chat::Chat),
 }
@@ -92,6 +95,7 @@ fn main() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     match command {
         Some(Command::Idle(idle)) => println!("{}", runtime.block_on(idle.run())),
+        Some(Command::Fill(fill)) => println!("{}", runtime.block_on(fill.run())),
         Some(Command::Chat(chat)) => println!("{}", runtime.block_on(chat.run())),
         None => println!("the load of scripts/bench.sh; see `load --help`"),
     }

@@ -44,7 +44,9 @@ pub enum Refusal {
     BusUnavailable,
     #[error("{0}")]
     QueryInvalid(&'static str),
-    #[error("nothing is here; the API is described at {}/docs", super::PREFIX)]
+    #[error(
+        "nothing is here; there are /messages, /presence, /docs and /openapi.json, below the API's own prefix"
+    )]
     NotFound,
     /// With the methods there are, as `Allow` has them.
     #[error("use a method that Allow lists")]

@@ -57,6 +57,8 @@ pub(super) struct Metrics {
     /// Nodes that share the bus, this one too.
     pub(super) nodes: Gauge<i64>,
     pub(super) probe_ages: ProbeAges,
+    /// Inboxes that are being read at this moment.
+    pub(super) reads: Gauge,
     /// Times that Redis went on with another history.
     pub(super) histories: Counter,
 }
@@ -85,6 +87,7 @@ impl Metrics {
             watches: Gauge::default(),
             nodes: Gauge::default(),
             probe_ages: ProbeAges::default(),
+            reads: Gauge::default(),
             histories: Counter::default(),
         };
         registry.register_collector(Box::new(metrics.probe_ages.clone()));
@@ -93,6 +96,7 @@ impl Metrics {
             "Times that Redis went on with another history, and clients were told",
             metrics.histories.clone(),
         );
+        registry.register("reads_in_flight", "Inboxes being read", metrics.reads.clone());
         registry.register("up", "Whether the message bus works", metrics.up.clone());
         registry.register("publishes", "Messages published, by outcome", publishes);
         registry.register(

@@ -10,6 +10,7 @@ use http_body::Body as _;
 use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
+use tokio::net::TcpStream;
 use tokio_util::task::TaskTracker;
 
 use super::access::Access;
@@ -59,6 +60,25 @@ fn has_coding<B>(request: &Request<B>) -> bool {
     request.headers().contains_key(TRANSFER_ENCODING)
 }
 
+/// Bytes that the system may hold for a reader beyond what is on its way to him.
+///
+/// On its own it lets megabytes pile up for each one that does not read: memory that no bound of ours counts, behind
+/// which a ping waits, and in which a slow reader is not noticed.
+#[cfg(target_os = "linux")]
+const UNSENT: u32 = 64 * 1024;
+
+#[cfg(target_os = "linux")]
+fn bound_unsent(stream: &TcpStream) {
+    if let Err(error) = socket2::SockRef::from(stream).set_tcp_notsent_lowat(UNSENT) {
+        // It works without, at that price.
+        tracing::debug!(target: "Hub", %error, "the system's queue of a socket is not bounded");
+    }
+}
+
+/// Other systems have no such option, or another one.
+#[cfg(not(target_os = "linux"))]
+fn bound_unsent(_stream: &TcpStream) {}
+
 /// Waits until the 101 is out, and gives the bare stream to the hub.
 async fn hand_over(sockets: TaskTracker, hub: Arc<Hub>, admission: Admission, upgrade: OnUpgrade) {
     // An error means that the client left between its request and our answer: the admission is dropped, and
@@ -67,6 +87,7 @@ async fn hand_over(sockets: TaskTracker, hub: Arc<Hub>, admission: Admission, up
     // Every connection of `listen` is a `ClientIo`, so this cannot fail there.
     let Ok(parts) = upgraded.downcast::<TokioIo<ClientIo>>() else { return };
     let stream = parts.io.into_inner().into_stream();
+    bound_unsent(&stream);
     // A task of its own: this one's state would otherwise lie beside the session for its whole life.
     sockets.spawn(hub.serve(admission, stream, parts.read_buf));
 }

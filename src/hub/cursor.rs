@@ -21,6 +21,8 @@ pub(super) struct Cursor {
     heard: Seq,
     /// What to ask the inbox for, while the epoch is not known.
     from: Seq,
+    /// A position that was heard again, so that what the client was given there is in doubt.
+    doubted: Option<Seq>,
 }
 
 /// What an inbox says about a cursor.
@@ -49,7 +51,7 @@ pub(super) enum Verdict {
 impl Cursor {
     /// For a client that wants what comes from now on.
     pub(super) fn fresh() -> Self {
-        Self { epoch: None, position: 0, heard: 0, from: Seq::MAX }
+        Self { epoch: None, position: 0, heard: 0, from: Seq::MAX, doubted: None }
     }
 
     /// For a client that asked to resume in a way that nobody can answer: all that is there follows.
@@ -59,7 +61,7 @@ impl Cursor {
 
     /// For a client that has everything up to `since` of `epoch`.
     pub(super) fn after(since: Seq, epoch: Epoch) -> Self {
-        Self { epoch: Some(epoch), position: since, heard: 0, from: since }
+        Self { epoch: Some(epoch), position: since, from: since, ..Self::fresh() }
     }
 
     pub(super) fn position(&self) -> Seq {
@@ -73,7 +75,8 @@ impl Cursor {
 
     /// The position to read the inbox after.
     pub(super) fn wants(&self) -> Seq {
-        if self.epoch.is_some() { self.position } else { self.from }
+        let known = if self.epoch.is_some() { self.position } else { self.from };
+        self.doubted.map_or(known, |doubted| known.min(doubted.saturating_sub(1)))
     }
 
     /// Holds the cursor against `replay`, which was read after position `from`.
@@ -81,7 +84,9 @@ impl Cursor {
         let first = replay.messages.first().map_or(replay.top.saturating_add(1), |(seq, _)| *seq);
         let known = self.epoch.as_ref().is_some_and(|epoch| *epoch == replay.epoch);
         let known = known && self.position <= replay.top;
-        if known && from <= self.position && first <= self.position.saturating_add(1) {
+        let trusted = self.doubted.take().is_none();
+        let follows = from <= self.position && first <= self.position.saturating_add(1);
+        if known && trusted && follows {
             return Judgement::Continue;
         }
         if !known && self.epoch.is_some() && from > 0 {
@@ -106,9 +111,15 @@ impl Cursor {
         if seq == self.position.saturating_add(1) {
             return Verdict::Next;
         }
-        // The live path never repeats itself: a lower position, where no read overlaps with it, is counted
-        // by another counter.
-        if seq <= self.position && rising && !settled { Verdict::Seen } else { Verdict::Read }
+        if seq <= self.position {
+            if rising && !settled {
+                return Verdict::Seen;
+            }
+            // The live path never repeats itself: a lower position, where no read overlaps with it, is counted by
+            // another counter, or somebody else than a hub wrote what was given to the client there.
+            self.doubted = Some(self.doubted.map_or(seq, |doubted| doubted.min(seq)));
+        }
+        Verdict::Read
     }
 
     /// Notes that `seq` was given to the client.
@@ -200,6 +211,21 @@ mod tests {
         assert_eq!(cursor.live(1, false), Verdict::Read, "it fell on the live path");
         let mut idle = Cursor::after(10, Arc::from("e"));
         assert_eq!(idle.live(1, true), Verdict::Read, "no read overlaps with it any more");
+    }
+
+    #[test]
+    fn a_message_that_another_one_stood_in_for_is_still_given() {
+        let mut cursor = Cursor::after(10, Arc::from("e"));
+        assert_eq!(cursor.live(11, false), Verdict::Next);
+        cursor.gave(11);
+        // That one was nobody's; here is the true one.
+        assert_eq!(cursor.live(11, false), Verdict::Read);
+        let from = cursor.wants();
+        assert_eq!(cursor.judge(from, &replay("e", 11, 10, from)), Judgement::Restart);
+        assert_eq!(cursor.position(), 10, "it follows, and the client is told");
+        cursor.gave(11);
+        assert_eq!(cursor.live(12, false), Verdict::Next);
+        assert_eq!(cursor.wants(), 11);
     }
 
     #[test]

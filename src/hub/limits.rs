@@ -35,11 +35,21 @@ impl Rate {
         Self { interval, ahead: interval.saturating_mul(u64::from(burst.get()) - 1) }
     }
 
+    /// Nanoseconds that bookings may run ahead until half of the burst is used up.
+    pub(super) fn half(&self) -> u64 {
+        self.ahead / 2
+    }
+
     /// `count` events a second in the long run, `burst` at once.
     pub(super) fn per_second(count: NonZeroU32, burst: NonZeroU32) -> Self {
         Self::new(Duration::from_secs(1) / count.get(), burst)
     }
 }
+
+/// A user's connects while a region is busy with others, too: one in so long, and so many at once. All his devices and
+/// tabs may come back together; a client that comes and goes in a circle may not.
+const USER_CONNECTS: (Duration, NonZeroU32) =
+    (Duration::from_millis(200), NonZeroU32::MIN.saturating_add(31));
 
 /// What a user's budget is by default, in budgets of one connection: someone with a few devices and tabs does not
 /// notice it.
@@ -53,6 +63,8 @@ pub(super) struct Rates {
     pub(super) user_messages: Rate,
     /// Sockets that one region takes.
     pub(super) connects: Rate,
+    /// … of one user, while half of what it takes at once is used up.
+    pub(super) user_connects: Rate,
     pub(super) bad_frames: Rate,
     /// Frames over `messages`, each answered with an error; past this they are a flood, and the seat is
     /// closed. Not counted from one accepted frame to the next: at 100 a second a flood of
@@ -73,6 +85,7 @@ impl Rates {
                 of_user(settings.user_messages_per_second, settings.messages_per_second),
                 of_user(settings.user_message_burst, burst),
             ),
+            user_connects: Rate::new(USER_CONNECTS.0, USER_CONNECTS.1),
             connects: Rate::per_second(settings.connects_per_second, settings.connect_burst),
             messages: Rate::per_second(settings.messages_per_second, settings.message_burst),
             bad_frames: Rate::new(FORGIVEN_AFTER, settings.max_bad_frames),
@@ -96,6 +109,11 @@ impl Budget {
 
     pub(super) fn booked(self) -> u64 {
         self.booked
+    }
+
+    /// Nanoseconds from `now` until the last booking.
+    pub(super) fn runs_ahead_by(self, now: Duration) -> u64 {
+        self.booked.saturating_sub(nanoseconds(now))
     }
 
     /// Books one event at `now` (since the seat was taken); false, and nothing booked, when it is over

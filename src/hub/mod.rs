@@ -2,9 +2,9 @@
 //!
 //! Walk: the edge asks [`Hub::admit`] before it answers 101; then it hands the socket to [`Hub::serve`],
 //! which runs its [`session`] to the end. A session reads frames ([`protocol`]), holds them to its budgets
-//! ([`limits`]), and publishes through the [`relay`]; what the bus delivers goes by the [`registry`] into
-//! the [`outbox`] of every seat, and from there, in the order of the [`cursor`], to the socket. How many sockets a
-//! user may have, [`seating`] asks of the bus; who is told of whose [`presence`], is kept beside.
+//! ([`limits`]; [`share`] over all of one user), and publishes through the [`relay`]; what the bus delivers goes by
+//! the [`registry`] into the [`outbox`] of every seat, and from there, in the order of the [`cursor`], to the socket.
+//! How many sockets a user may have, [`seating`] asks of the bus; who is told of whose [`presence`], is kept beside.
 //!
 //! Invariants: a socket is counted before its handshake is answered and until it is gone; only `relay`
 //! names the bus; nothing here waits or grows without a bound.
@@ -52,7 +52,7 @@ use self::outbox::Bounds;
 use self::presence::Watchers;
 use self::registry::{Registry, Seat};
 use self::relay::{Bus, Relay, SeatHold, SeatLimit};
-use self::share::{Crowd, SharedBudget};
+use self::share::{Connects, Crowd};
 use crate::observability;
 use crate::protocol::outgoing::Terms;
 use crate::settings::{DeliveryMode, HubSettings, RegionName};
@@ -96,7 +96,7 @@ struct Limits {
 struct Region {
     name: RegionName,
     sockets: AtomicUsize,
-    connects: SharedBudget,
+    connects: Connects,
     metrics: Metrics,
 }
 
@@ -150,7 +150,7 @@ impl Hub {
         let families = Families::new(registry);
         let region = |name: &RegionName| {
             let metrics = families.region(name);
-            let (sockets, connects) = (AtomicUsize::new(0), SharedBudget::default());
+            let (sockets, connects) = (AtomicUsize::new(0), Connects::default());
             let region = Region { name: name.clone(), sockets, connects, metrics };
             (name.clone(), Arc::new(region))
         };
@@ -244,7 +244,8 @@ impl Hub {
         let place = Place { hub, region, user, seat, hold: None, _socket: socket };
         // Last, so that nobody who is refused for another reason takes a turn from those who are not. Where it
         // fails the place is dropped, and given back so.
-        if place.region.connects.take(&self.limits.rates.connects, self.since.elapsed()) {
+        let now = self.since.elapsed();
+        if place.region.connects.take(&self.limits.rates, &place.user, now) {
             Ok(place)
         } else {
             Err(Refusal::Overloaded)

@@ -21,7 +21,8 @@ use crate::settings::HubSettings;
 /// What waits for a reader.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Item {
-    /// A message of the user's inbox, or, at position 0, one that no inbox holds; `taken_ms` (since the Unix epoch) is set on those whose way is measured.
+    /// A message of the user's inbox, or, at position 0, one that no inbox holds; `taken_ms` (since the Unix
+    /// epoch) is set on those whose way is measured.
     Message { seq: Seq, taken_ms: Option<u64>, frame: Utf8Bytes },
     /// A passing frame.
     Signal(Utf8Bytes),

@@ -83,8 +83,8 @@ impl Relay {
 
     /// Reads the inbox after `from`.
     pub(super) fn read(&self, user: &Arc<str>, from: Seq) -> impl Future<Output = Read> + use<> {
-        let (relay, user) = (self.clone(), user.clone());
-        async move { Read { subscription: None, from, replay: relay.page(&user, from).await } }
+        let (reader, user) = (self.clone(), user.clone());
+        async move { Read { subscription: None, from, replay: reader.page(&user, from).await } }
     }
 
     /// As much of the inbox after `from` as one reader may hold.

@@ -219,6 +219,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         }
         self.delivery.wake(&self.record.place, now);
         let Limits { terms, pong_timeout, .. } = *self.limits();
+        if self.waits_for_bus() {
+            // Nothing is read meanwhile, however long the bus may take: silence is no fault of the client's.
+            self.heartbeat.moved(now, pong_timeout);
+        }
         match self.heartbeat.beat(now, terms.ping_interval, pong_timeout) {
             Beat::Quiet => Ok(()),
             Beat::Silent => Err(End::Server(Close::NoPong)),
@@ -326,7 +330,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
     }
 
     fn may_read(&self) -> bool {
-        self.delivery.has_joined() && self.replies.len() < MAX_REPLIES && !self.sending.is_full()
+        self.replies.len() < MAX_REPLIES && !self.waits_for_bus()
+    }
+
+    /// Whether the bus has to answer before the client is heard: to the join, or to as many messages as one
+    /// connection may have under way.
+    fn waits_for_bus(&self) -> bool {
+        !self.delivery.has_joined() || self.sending.is_full()
     }
 }
 

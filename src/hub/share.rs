@@ -7,11 +7,12 @@
 //! bus that has stopped to answer is filled by many, not by the few who send most, and who has sent nothing yet
 //! still finds a place.
 
+use std::hash::{BuildHasher as _, RandomState};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use super::limits::{Budget, Rate};
+use super::limits::{Budget, Rate, Rates};
 
 /// Publishes of the whole process under way from which on each user is held to [`FEW`]: half of what the bus takes,
 /// and far more than a bus that answers within milliseconds ever has.
@@ -19,6 +20,9 @@ const CROWDED: usize = 8_192;
 
 /// … with which it takes a thousand users to fill the other half.
 const FEW: usize = 8;
+
+/// Budgets of users who connect, in each region: 32 KiB.
+const SLOTS: u64 = 4_096;
 
 /// A [`Budget`] that several tasks draw on.
 #[derive(Debug, Default)]
@@ -35,6 +39,40 @@ impl SharedBudget {
             budget.take(rate, now).then(|| budget.booked())
         };
         self.booked.fetch_update(Ordering::Relaxed, Ordering::Relaxed, book).is_ok()
+    }
+
+    fn is_half_spent(&self, rate: &Rate, now: Duration) -> bool {
+        let budget = Budget::booked_up_to(self.booked.load(Ordering::Relaxed));
+        budget.runs_ahead_by(now) > rate.half()
+    }
+}
+
+/// The sockets that one region takes.
+///
+/// Users who come and go leave no state behind: each counts in one of [`SLOTS`] budgets, which he may have to share
+/// with a few others, by the hash of a key that nobody knows.
+#[derive(Debug)]
+pub(super) struct Connects {
+    all: SharedBudget,
+    users: Box<[SharedBudget]>,
+    hasher: RandomState,
+}
+
+impl Default for Connects {
+    fn default() -> Self {
+        let users = (0..SLOTS).map(|_| SharedBudget::default()).collect();
+        Self { all: SharedBudget::default(), users, hasher: RandomState::new() }
+    }
+}
+
+impl Connects {
+    /// Books one connect of `user`; false where there are too many, or, while half of the burst is used up, too many
+    /// of his.
+    pub(super) fn take(&self, rates: &Rates, user: &str, now: Duration) -> bool {
+        let slot = usize::try_from(self.hasher.hash_one(user) % SLOTS).unwrap_or_default();
+        let few = self.users.get(slot).is_some_and(|one| one.take(&rates.user_connects, now));
+        (few || !self.all.is_half_spent(&rates.connects, now))
+            && self.all.take(&rates.connects, now)
     }
 }
 
@@ -88,6 +126,7 @@ mod tests {
     use std::num::NonZeroU32;
 
     use super::*;
+    use crate::settings::HubSettings;
 
     #[test]
     fn a_shared_budget_is_one_budget() {
@@ -103,6 +142,20 @@ mod tests {
         });
         assert_eq!(passed, 5);
         assert!(budget.take(&rate, now + Duration::from_millis(100)));
+    }
+
+    #[test]
+    fn who_comes_and_goes_in_a_circle_leaves_turns_for_the_others() {
+        let rates = Rates::new(&HubSettings {
+            connects_per_second: NonZeroU32::MIN,
+            connect_burst: NonZeroU32::new(1_000).unwrap(),
+            ..HubSettings::default()
+        });
+        let (connects, now) = (Connects::default(), Duration::from_secs(9));
+        let circling = (0..5_000).filter(|_| connects.take(&rates, "alice", now)).count();
+        assert!((500..=502).contains(&circling), "{circling}");
+        let others = (0..2_000).filter(|n| connects.take(&rates, &format!("u{n}"), now)).count();
+        assert_eq!(circling + others, 1_000, "all turns are given out to those who come once");
     }
 
     #[test]

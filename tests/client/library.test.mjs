@@ -440,10 +440,17 @@ test("presence is asked for again on each connection; a server that knows none i
   assert.deepEqual(last().takes(), [{ type: "presence", users: ["bob", "carol"] }]);
   await last().says({ type: "error", code: "unknown_type", message: "?" }, { type: "presence", userId: "bob", online: false });
   assert.deepEqual([heard("error"), heard("presence")], [[], [{ userId: "bob", online: false, lastSeen: null }]]);
+  await last().says({ type: "error", code: "rate_limited", message: "?", retryable: true });
+  await clock.pass(750);
+  assert.deepEqual(last().takes(), [{ type: "presence", users: ["bob", "carol"] }], "refused for now: again");
   await last().ends(1006);
   await clock.pass(500);
   await last().welcomes();
   assert.deepEqual(last().takes(), [{ type: "presence", users: ["bob", "carol"] }]);
+  assert.throws(() => chat.presence(["bo b"]), code("user_invalid"));
+  chat.presence([]);
+  chat.presence([]);
+  assert.deepEqual(last().takes(), [{ type: "presence", users: [] }]);
 });
 
 test("typing is throttled for each peer", async () => {

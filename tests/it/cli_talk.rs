@@ -257,6 +257,27 @@ async fn two_converse_over_pipes() {
 }
 
 #[tokio::test]
+async fn many_lines_at_once_are_sent_as_there_is_room() {
+    const LINES: usize = 1_500;
+    let gateway = Gateway::start(|settings| {
+        settings.hub.messages_per_second = 100_000.try_into().unwrap();
+        settings.hub.message_burst = 100_000.try_into().unwrap();
+    })
+    .await;
+    let mut bob = join(gateway.proxy(), "bob").await;
+    let mut alice =
+        Talk::start(gateway.proxy().port(), &["chat", "--as", "alice", "--with", "bob"]);
+    let lines: Vec<_> = (0..LINES).map(|index| index.to_string()).collect();
+    alice.types(&lines.join("\n")).await;
+    alice.hangs_up();
+    for index in 0..LINES {
+        assert_eq!(bob.hears_type("message").await["text"], index.to_string());
+    }
+    assert_eq!(alice.end().await.0, Some(0));
+    gateway.stop().await.unwrap();
+}
+
+#[tokio::test]
 async fn what_the_inbox_holds_is_printed_where_there_is_nothing_to_say() {
     let gateway = Gateway::start(|_| ()).await;
     let mut alice = join(gateway.proxy(), "alice").await;
@@ -393,6 +414,28 @@ async fn over_tls_only_a_trusted_gateway_is_talked_to() {
         assert!(out.contains(said) || notes.contains(said), "{out}{notes}");
     }
     gateway.stop().await.unwrap();
+}
+
+/// Offline, everything waits; and the keys are still listened to.
+#[tokio::test]
+async fn on_a_terminal_ctrl_c_ends_whatever_waits() {
+    let mut terminal = Terminal::open();
+    let mut chat = command(1, &["chat", "--as", "alice", "--with", "bob"])
+        .stdin(terminal.end())
+        .stdout(terminal.end())
+        .stderr(terminal.end())
+        .spawn()
+        .unwrap();
+    terminal.shows("-- no connection").await;
+    for _ in 0..100 {
+        terminal.types("hi\r");
+    }
+    terminal.shows("(not connected) (100 waiting) bob> ").await;
+    terminal.types("/quit\r");
+    terminal.shows("waiting for 100 messages to be acknowledged; Ctrl-C leaves").await;
+    terminal.types("\x03");
+    assert_eq!(within("the end", chat.wait()).await.unwrap().code(), Some(1));
+    terminal.shows("100 messages not acknowledged").await;
 }
 
 /// A terminal, as its other side sees it.

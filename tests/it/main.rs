@@ -16,6 +16,8 @@ mod harness;
 
 /// The API for backends.
 mod api;
+/// Who the API lets in, and what it bears.
+mod api_bounds;
 /// What the API says of itself, and its page.
 mod api_description;
 /// Bodies both ways, trailers, reuse, and backends that fail.
@@ -24,6 +26,8 @@ mod bodies;
 mod cli_talk;
 /// Chat as its users meet it.
 mod conversation;
+/// Storms, floods and readers that do not read, against the built binary.
+mod crowds;
 /// The way down.
 mod drain;
 /// Message framing, byte by byte.

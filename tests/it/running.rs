@@ -15,7 +15,7 @@ use crate::harness::redis::RedisServer;
 use crate::harness::{eventually, within};
 
 /// A running gateway process, in an empty folder and with an empty environment.
-struct Process {
+pub(crate) struct Process {
     child: Child,
     stdout: BufReader<ChildStdout>,
     _folder: tempfile::TempDir,
@@ -32,7 +32,7 @@ const ANY_PORTS: &[&str] = &[
 ];
 
 impl Process {
-    fn start(arguments: &[&str], variables: &[&str]) -> Self {
+    pub(crate) fn start(arguments: &[&str], variables: &[&str]) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let mut command = Command::new(env!("CARGO_BIN_EXE_meridian"));
         command.args(arguments).env_clear().current_dir(folder.path());
@@ -47,7 +47,7 @@ impl Process {
     }
 
     /// The address in the line of the banner that contains `what`.
-    async fn address(&mut self, what: &str) -> SocketAddr {
+    pub(crate) async fn address(&mut self, what: &str) -> SocketAddr {
         let line = within(what, async {
             let mut line = String::new();
             while !line.contains(what) {
@@ -63,14 +63,22 @@ impl Process {
         host.replace("localhost", "127.0.0.1").parse().unwrap()
     }
 
-    async fn signal(&self, name: &str) {
+    pub(crate) async fn signal(&self, name: &str) {
         let pid = self.child.id().expect("it runs").to_string();
         let status = Command::new("kill").args([format!("-{name}"), pid]).status().await.unwrap();
         assert!(status.success());
     }
 
+    /// A size from `/proc/<pid>/status`, in bytes.
+    pub(crate) fn memory(&self, field: &str) -> usize {
+        let pid = self.child.id().expect("it runs");
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+        let line = status.lines().find(|line| line.starts_with(field)).unwrap();
+        line.split_whitespace().nth(1).unwrap().parse::<usize>().unwrap() * 1024
+    }
+
     /// Its exit code, and what it said on standard error.
-    async fn end(mut self) -> (Option<i32>, String) {
+    pub(crate) async fn end(mut self) -> (Option<i32>, String) {
         let mut stderr = self.child.stderr.take().unwrap();
         let mut said = String::new();
         let (status, _) = within("the end of the process", async {

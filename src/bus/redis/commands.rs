@@ -16,6 +16,7 @@ use fred::error::{Error, ErrorKind};
 use fred::interfaces::{ClientLike as _, LuaInterface as _, PubsubInterface as _};
 use fred::types::config::{ConnectionConfig, PerformanceConfig};
 use fred::types::{Key, Value};
+use prometheus_client::metrics::gauge::Gauge;
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -38,7 +39,7 @@ use crate::settings::{InboxSettings, RedisSettings};
 const IN_FLIGHT: usize = 16_384;
 
 /// Inboxes that may be read at once: after a reconnect everybody's is, and that must not crowd out the rest.
-const READS: usize = 64;
+pub(super) const READS: usize = 64;
 
 /// The commanding side.
 pub(super) struct Commands {
@@ -107,7 +108,8 @@ impl Commands {
         loop {
             let opened = tokio::select! {
                 () = stop.cancelled() => break,
-                opened = self.open() => opened,
+                // On the heap: it is large, and not needed for long.
+                opened = Box::pin(self.open()) => opened,
             };
             let why: Arc<str> = match opened {
                 Ok(opened) => {
@@ -302,17 +304,8 @@ impl Commands {
     pub(super) async fn read(&self, user: &str, after: Seq) -> Result<Replay, BusError> {
         // Known before waiting for a turn, so that being away is said at once.
         self.link()?;
-        let turn = tokio::time::timeout(self.patience, self.reads.acquire()).await;
-        let Ok(Ok(_turn)) = turn else { return Err(overloaded()) };
-        let link = self.link()?;
-        let keys = [names::meta(user), names::inbox(user)].map(Key::from).to_vec();
-        let values = vec![
-            Value::from(link.history.fence.as_str()),
-            Value::from(after.to_string()),
-            Value::from(names::birth()),
-            Value::Integer(self.bounds.meta_ms),
-        ];
-        let answer = link.run(&self.scripts.read, keys, values).await?;
+        let answer = tokio::time::timeout(self.patience, self.try_read(user, after));
+        let (link, answer) = answer.await.unwrap_or_else(|_elapsed| Err(overloaded()))?;
         let Ok([birth, top, entries]) = <[Value; 3]>::try_from(answer) else {
             return Err(nonsense());
         };
@@ -323,6 +316,22 @@ impl Commands {
         let before = top.saturating_sub(entries.len() as Seq);
         let messages = (before + 1..).zip(entries.into_iter().filter_map(Value::into_bytes));
         Ok(Replay { epoch: Arc::from(epoch), top, messages: messages.collect() })
+    }
+
+    /// One read, when it is its turn.
+    async fn try_read(&self, user: &str, after: Seq) -> Result<(Link, Vec<Value>), BusError> {
+        let Ok(_turn) = self.reads.acquire().await else { return Err(overloaded()) };
+        let _counted = Counted::new(&self.metrics.reads);
+        let link = self.link()?;
+        let keys = [names::meta(user), names::inbox(user)].map(Key::from).to_vec();
+        let values = vec![
+            Value::from(link.history.fence.as_str()),
+            Value::from(after.to_string()),
+            Value::from(names::birth()),
+            Value::Integer(self.bounds.meta_ms),
+        ];
+        let answer = link.run(&self.scripts.read, keys, values).await?;
+        Ok((link, answer))
     }
 
     /// Writes and publishes one probe, the way messages go.
@@ -345,6 +354,22 @@ impl Commands {
         link.run(&self.scripts.probe, keys, values).await?;
         self.lineage.witnesses.probed(*generation, channel, number);
         Ok(())
+    }
+}
+
+/// Counts something for as long as it lasts, also where nobody waits for its end.
+struct Counted<'a>(&'a Gauge);
+
+impl<'a> Counted<'a> {
+    fn new(gauge: &'a Gauge) -> Self {
+        gauge.inc();
+        Self(gauge)
+    }
+}
+
+impl Drop for Counted<'_> {
+    fn drop(&mut self) {
+        self.0.dec();
     }
 }
 

@@ -30,10 +30,7 @@ macro_rules! until_taken {
 async fn send(node: &Node, to: &str, id: &str) -> Receipt {
     let (head, tail) = (format!(r#"{{"id":"{id}","seq":"#), b"}");
     let envelope = Envelope { to, from: "alice", id, at_ms: 5, head: head.as_bytes(), tail };
-    async fn once(node: &Node, envelope: Envelope<'_>) -> Result<Receipt, BusError> {
-        node.bus.publish(envelope).await
-    }
-    async { until_taken!(once(node, envelope)) }.await
+    until_taken!(node.bus.publish(envelope))
 }
 
 async fn send_all(node: &Node, to: &str, ids: impl Iterator<Item = u32>) {
@@ -43,7 +40,7 @@ async fn send_all(node: &Node, to: &str, ids: impl Iterator<Item = u32>) {
 }
 
 async fn read(node: &Node, user: &str, after: Seq) -> Replay {
-    async { until_taken!(node.bus.read(user, after)) }.await
+    until_taken!(node.bus.read(user, after))
 }
 
 fn ids(replay: &Replay) -> Vec<(Seq, String)> {

@@ -115,7 +115,7 @@ impl Probe {
             }
             Ok(Err(BusError::Unavailable(why))) => link.breaker.trip(&why),
             Err(_elapsed) if taken.load(Ordering::Relaxed) => {
-                listening.trip("a probe did not come back")
+                listening.trip("a probe did not come back");
             }
             Err(_elapsed) => link.breaker.trip("a probe did not get an answer"),
         }

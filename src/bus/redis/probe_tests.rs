@@ -36,8 +36,7 @@ async fn a_black_hole_is_noticed_within_two_intervals_and_outlived() {
     elsewhere.up().await;
     let subscription = node.bus.subscribe("bob");
     subscription.confirmed().await.unwrap();
-    type Hole = fn(&Relay);
-    let holes: [Hole; 3] =
+    let holes: [fn(&Relay); 3] =
         [Relay::black_hole, Relay::black_hole_requests, Relay::black_hole_replies];
     for (number, hole) in holes.into_iter().enumerate() {
         let lost = node.metrics().probes_lost.get();

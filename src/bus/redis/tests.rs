@@ -348,6 +348,54 @@ async fn a_publish_in_flight_fails_when_the_connection_breaks() {
 }
 
 #[tokio::test]
+async fn thousands_read_at_once_a_few_at_a_time_and_nobody_is_missed() {
+    const USERS: usize = 4_000;
+    let redis = RedisServer::start().await;
+    let mut node = Node::start(&redis);
+    node.up().await;
+    let names: Vec<_> = (0..USERS).map(|user| format!("user{user}")).collect();
+    for some in names.chunks(500) {
+        futures_util::future::join_all(some.iter().map(|user| send(&node.bus, user, "1"))).await;
+    }
+    redis.pause();
+    let mut reading = JoinSet::new();
+    for user in names {
+        let bus = node.bus.clone();
+        reading.spawn(async move {
+            let mut pause = Duration::from_millis(20);
+            loop {
+                match bus.read(&user, 0).await {
+                    Ok(replay) => return replay.messages.len(),
+                    // The hub does the same.
+                    Err(_) => tokio::time::sleep(pause.mul_f64(1.0 + fastrand::f64())).await,
+                }
+                pause = (pause * 2).min(Duration::from_secs(1));
+            }
+        });
+    }
+    let reads = node.metrics().reads;
+    let mut most = 0;
+    let mut all = async || {
+        let mut count = 0;
+        while let Some(read) = reading.join_next().await {
+            assert_eq!(read.unwrap(), 1);
+            most = most.max(reads.get());
+            count += 1;
+        }
+        (count, most)
+    };
+    let resumes = async {
+        node.down().await;
+        redis.resume();
+    };
+    let (read, ()) = tokio::join!(tokio::time::timeout(PATIENCE, all()), resumes);
+    let (count, most) = read.expect("somebody was missed");
+    assert_eq!(count, USERS);
+    assert!((1..=i64::try_from(commands::READS).unwrap()).contains(&most), "{most} at once");
+    node.stop().await;
+}
+
+#[tokio::test]
 async fn logs_in_where_a_password_is_set_and_says_where_it_cannot() {
     let redis = RedisServer::start().await;
     redis.run(&["ACL", "SETUSER", "hub", "on", ">s3cret", "~*", "&*", "+@all"]).await;

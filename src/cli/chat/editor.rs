@@ -10,6 +10,9 @@ const MAX_SEQUENCE: usize = 32;
 
 const ESCAPE: u8 = 0x1b;
 
+/// Ctrl-C
+pub(super) const INTERRUPT: u8 = 0x03;
+
 /// What a key gave rise to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Outcome {
@@ -59,7 +62,7 @@ impl Editor {
                 self.cursor = 0;
                 Some(Outcome::Line(self.text.drain(..).collect()))
             }
-            0x03 => Some(Outcome::Interrupt),
+            INTERRUPT => Some(Outcome::Interrupt),
             0x04 if self.text.is_empty() => Some(Outcome::End),
             // Ctrl-A, Ctrl-B, Ctrl-E, Ctrl-F, as in every shell.
             0x01 => Some(self.go(0)),

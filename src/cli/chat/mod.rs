@@ -11,9 +11,11 @@ mod events;
 mod screen;
 mod status;
 mod terminal;
+mod typed;
 mod view;
 mod words;
 
+use std::collections::VecDeque;
 use std::io;
 use std::process::ExitCode;
 use std::time::{Duration, SystemTime};
@@ -21,26 +23,19 @@ use std::time::{Duration, SystemTime};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::{Instant, sleep_until};
 
-use self::editor::Outcome;
 use self::status::Status;
 use self::view::View;
-use self::words::Words;
-use super::input::{Input, Lines};
-use super::send::protocol_id;
+use super::input::{BadLine, Input, Lines};
 use super::target::{self, Target};
 use super::wording::{messages, one_line};
 use super::{FAILED, complain};
-use crate::client::{Client, Draft, Start};
+use crate::client::{Client, Start};
 use crate::settings::Loaded;
 
 /// After the end of the input, what the inbox still holds has come when nothing has for this long …
 const QUIET: Duration = Duration::from_millis(300);
 /// … and more than this is not waited for.
 const LINGER: Duration = Duration::from_secs(3);
-/// Typing is told at most this often.
-const TYPING_EVERY: Duration = Duration::from_secs(3);
-/// Messages that may wait before piped input is not read on.
-const AHEAD: usize = 64;
 
 /// No `Debug`: the token is a secret.
 #[derive(Clone, clap::Args)]
@@ -77,6 +72,7 @@ pub(super) fn run(args: ChatArgs, loaded: &Loaded) -> ExitCode {
         };
         let mut chat = Chat::new(me, client, view);
         let ended = chat.run(input, with, timeout).await;
+        let waits = chat.client.unsettled();
         // A terminal that has gone cannot be tidied up.
         drop(chat.view.close());
         let Chat { client, view, .. } = chat;
@@ -85,7 +81,7 @@ pub(super) fn run(args: ChatArgs, loaded: &Loaded) -> ExitCode {
         match ended {
             Ok(()) => ExitCode::SUCCESS,
             // Whoever reads has heard enough, as `head` does.
-            Err(End::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => {
+            Err(End::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe && waits == 0 => {
                 ExitCode::SUCCESS
             }
             Err(end) => {
@@ -131,6 +127,10 @@ struct Chat {
     /// When typing was told last.
     typing_told: Option<Instant>,
     lines: Lines,
+    /// Piped lines that wait until there is room in the client.
+    typed: VecDeque<Result<String, BadLine>>,
+    /// Piped input has ended.
+    input_ended: bool,
     /// Something that was to be said was not.
     unsaid: bool,
     ending: Option<Ending>,
@@ -160,6 +160,8 @@ impl Chat {
             began: None,
             typing_told: None,
             lines: Lines::default(),
+            typed: VecDeque::new(),
+            input_ended: false,
             unsaid: false,
             ending: None,
         }
@@ -183,12 +185,13 @@ impl Chat {
             self.view.note("-- /help says what you can do")?;
         }
         loop {
+            self.take_lines(timeout)?;
             self.view.prompt(self.status.prompt(self.client.unsettled()))?;
             if self.is_done() {
                 return self.end();
             }
             let wake = self.wake();
-            let reads = self.ending.is_none() && self.client.unsettled() < AHEAD;
+            let reads = self.takes_input();
             let stop = futures_util::future::select_all(
                 stops.iter_mut().map(|stop| Box::pin(stop.recv())),
             );
@@ -253,113 +256,5 @@ impl Chat {
             return Err(End::GivenUp { waits, why: self.status.trouble().to_owned() });
         }
         ON
-    }
-
-    fn end_of_input(&mut self, timeout: Duration) -> Step {
-        let waits = self.client.unsettled();
-        if self.view.is_terminal() {
-            if waits == 0 {
-                return OVER;
-            }
-            self.view.note(&format!(
-                "-- waiting for {} to be acknowledged; Ctrl-C leaves",
-                messages(waits)
-            ))?;
-        }
-        let now = Instant::now();
-        self.ending = Some(Ending { since: now, quiet_since: now, give_up: now + timeout });
-        ON
-    }
-
-    fn on_input(&mut self, block: Option<Vec<u8>>, timeout: Duration) -> Step {
-        if self.view.is_terminal() {
-            return self.on_keys(&block.unwrap_or_else(|| vec![0x03]), timeout);
-        }
-        let ended = block.is_none();
-        let mut lines = block.map_or_else(Vec::new, |block| self.lines.push(&block));
-        if ended {
-            lines.extend(self.lines.finish());
-        }
-        for line in lines {
-            match line {
-                Ok(line) => {
-                    if self.on_line(&line, timeout)?.is_break() || self.ending.is_some() {
-                        return ON;
-                    }
-                }
-                Err(bad) => self.unsaid(&format!("-- a line was not sent: {bad}"))?,
-            }
-        }
-        if ended { self.end_of_input(timeout) } else { ON }
-    }
-
-    fn on_keys(&mut self, bytes: &[u8], timeout: Duration) -> Step {
-        for outcome in self.view.typed(bytes)? {
-            match outcome {
-                Outcome::Line(line) => {
-                    self.typing_told = None;
-                    if self.on_line(&line, timeout)?.is_break() {
-                        return OVER;
-                    }
-                }
-                Outcome::Changed { typed } => {
-                    if typed && self.ending.is_none() {
-                        self.tell_typing();
-                    }
-                }
-                Outcome::Interrupt => {
-                    return self.leave().map(|()| std::ops::ControlFlow::Break(()));
-                }
-                Outcome::End => return self.end_of_input(timeout),
-            }
-        }
-        ON
-    }
-
-    fn on_line(&mut self, line: &str, timeout: Duration) -> Step {
-        match words::read(line) {
-            Words::Nothing => {}
-            Words::Help => self.view.note(words::HELP)?,
-            Words::Wrong(why) => self.unsaid(&format!("-- {}", one_line(&why)))?,
-            Words::To(user) => self.talk_with(user),
-            Words::Quit => return self.end_of_input(timeout),
-            Words::Say(text) => self.say(text)?,
-        }
-        ON
-    }
-
-    fn say(&mut self, text: String) -> Result<(), End> {
-        let Some(to) = self.status.peer().map(str::to_owned) else {
-            return self.unsaid("-- not sent: say to whom first, as in /to bob");
-        };
-        let draft = Draft { id: protocol_id(), to, text: Some(text), data: None };
-        if let Err(error) = self.client.send(draft) {
-            self.unsaid(&format!("-- not sent: {error}"))?;
-        }
-        Ok(())
-    }
-
-    /// Something that was to be said was not: a person sees it, a program is told by the exit code.
-    fn unsaid(&mut self, line: &str) -> Result<(), End> {
-        self.unsaid = !self.view.is_terminal();
-        Ok(self.view.note(line)?)
-    }
-
-    fn talk_with(&mut self, user: String) {
-        self.client.watch(vec![user.clone()]);
-        self.status.talk_with(user);
-        self.typing_told = None;
-    }
-
-    /// A command is nobody else's business.
-    fn tell_typing(&mut self) {
-        let recent = self.typing_told.is_some_and(|at| at.elapsed() < TYPING_EVERY);
-        if recent || self.view.is_command() {
-            return;
-        }
-        if let Some(peer) = self.status.peer() {
-            self.client.typing(peer);
-            self.typing_told = Some(Instant::now());
-        }
     }
 }

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use futures_util::FutureExt as _;
+use futures_util::future::join_all;
 use serde_json::json;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -14,6 +16,9 @@ use crate::settings::{BusSettings, DeliveryMode, HubSettings, RedisSettings, Sec
 
 const PATIENCE: Duration = Duration::from_secs(10);
 
+/// A command waits this long here, so that a server that hangs costs a test little.
+const COMMAND_TIMEOUT: Duration = Duration::from_millis(500);
+
 /// A hub on a Redis bus at work.
 struct Node {
     house: House,
@@ -23,14 +28,14 @@ struct Node {
 
 impl Node {
     async fn start(redis: &RedisServer) -> Self {
-        Self::start_with(redis, &HubSettings::default()).await
+        Self::start_with(redis, &HubSettings::default(), COMMAND_TIMEOUT).await
     }
 
-    async fn start_with(redis: &RedisServer, hub: &HubSettings) -> Self {
+    async fn start_with(redis: &RedisServer, hub: &HubSettings, command_timeout: Duration) -> Self {
         let settings = BusSettings {
             redis: RedisSettings {
                 url: Some(Secret::new(redis.url())),
-                command_timeout: Duration::from_millis(500),
+                command_timeout,
                 reconnect_min: Duration::from_millis(20),
                 reconnect_max: Duration::from_millis(200),
                 ..RedisSettings::default()
@@ -145,11 +150,51 @@ async fn a_history_that_is_wiped_under_a_live_socket_is_told() {
 }
 
 #[tokio::test]
+async fn a_join_that_takes_longer_than_a_pong_may_closes_nobody() {
+    let redis = RedisServer::start().await;
+    let hub = HubSettings {
+        ping_interval: Duration::from_millis(150),
+        pong_timeout: Duration::from_millis(100),
+        ..HubSettings::default()
+    };
+    let node = Node::start_with(&redis, &hub, Duration::from_secs(1)).await;
+    redis.pause();
+    let (mut bob, welcome) = node.house.join("userId=bob").await;
+    assert_eq!((&welcome["epoch"], &welcome["resumed"]), (&json!(""), &json!(false)));
+    redis.resume();
+    assert_eq!(bob.hears().await["type"], "reset");
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn a_crowd_misses_nothing_where_all_are_interrupted_at_once() {
+    const CROWD: usize = 1_500;
+    let redis = RedisServer::start().await;
+    let hub = HubSettings::default();
+    let start = || Node::start_with(&redis, &hub, PATIENCE);
+    let (crowd, speaker) = (start().await, start().await);
+    let names: Vec<_> = (0..CROWD).map(|user| format!("user{user}")).collect();
+    let queries: Vec<_> = names.iter().map(|user| format!("userId={user}")).collect();
+    let joins = queries.iter().map(|query| crowd.house.connect(query).boxed());
+    let mut clients = join_all(joins.collect::<Vec<_>>()).await;
+    redis.run(&["CLIENT", "KILL", "TYPE", "pubsub"]).await;
+    join_all(names.iter().map(|user| speaker.house.publish(user, "1").boxed())).await;
+    crowd.until(|state| *state == BusState::Up).await;
+    join_all(names.iter().map(|user| speaker.house.publish(user, "2").boxed())).await;
+    for client in &mut clients {
+        let heard = [client.hears().await, client.hears().await];
+        assert_eq!(heard.map(|frame| frame["seq"].clone()), [json!(1), json!(2)]);
+    }
+    crowd.stop().await;
+    speaker.stop().await;
+}
+
+#[tokio::test]
 async fn at_most_once_leaves_nothing_in_redis_and_is_heard_at_every_hub() {
     let mut redis = RedisServer::start().await;
     let settings = HubSettings { delivery: DeliveryMode::AtMostOnce, ..HubSettings::default() };
-    let one = Node::start_with(&redis, &settings).await;
-    let two = Node::start_with(&redis, &settings).await;
+    let one = Node::start_with(&redis, &settings, COMMAND_TIMEOUT).await;
+    let two = Node::start_with(&redis, &settings, COMMAND_TIMEOUT).await;
     let mut alice = one.house.connect("userId=alice").await;
     let mut bob = two.house.connect("userId=bob").await;
     for id in ["c1", "c1", "c2"] {

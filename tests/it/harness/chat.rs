@@ -13,6 +13,7 @@ use tokio_tungstenite::tungstenite::{Error, Message};
 use super::within;
 
 /// One connected socket; its welcome has been read.
+#[derive(Debug)]
 pub(crate) struct Chat {
     pub(crate) socket: WebSocketStream<TcpStream>,
     pub(crate) welcome: Value,
@@ -23,6 +24,7 @@ pub(crate) struct Chat {
 pub(crate) struct Refused {
     pub(crate) status: u16,
     pub(crate) code: String,
+    pub(crate) retry_after: Option<String>,
 }
 
 /// The bare socket of `ws://address<target>`, before its welcome, or the refusal.
@@ -43,7 +45,9 @@ pub(crate) async fn open(
             let body = response.body().clone().unwrap_or_default();
             let body: Value = serde_json::from_slice(&body).unwrap_or_default();
             let code = body["error"]["code"].as_str().unwrap_or_default().to_owned();
-            Err(Refused { status: response.status().as_u16(), code })
+            let after = response.headers().get("retry-after");
+            let retry_after = after.and_then(|value| value.to_str().ok()).map(str::to_owned);
+            Err(Refused { status: response.status().as_u16(), code, retry_after })
         }
         Err(error) => panic!("the handshake failed: {error}"),
     }
