@@ -18,8 +18,8 @@ use crate::settings::ApiSettings;
 const KIB: usize = 1024;
 
 /// What a client may still send of a body that nobody wants, before it is cut off: it reads no answer before it has
-/// sent all, as a rule. Longer than most bodies, and quickly thrown away.
-const DISCARDED: usize = 1024 * KIB;
+/// sent all, as a rule. Nothing of it is held; far more passes through the proxy.
+const DISCARDED: usize = 256 * 1024 * KIB;
 /// … and for how long.
 const DISCARDING: Duration = Duration::from_secs(5);
 
@@ -130,11 +130,10 @@ impl Intake {
     pub(super) async fn discard(&self, parcel: Parcel) {
         let Some(mut body) = parcel.take() else { return };
         let announced = usize::try_from(body.size_hint().lower()).unwrap_or(usize::MAX);
-        let most = DISCARDED.saturating_add(self.max);
-        if parcel.expects || announced > most {
+        if parcel.expects || announced > DISCARDED {
             return;
         }
-        let mut left = most;
+        let mut left = DISCARDED;
         let rest = async {
             while let Ok(Some(data)) = next_data(&mut body).await {
                 match left.checked_sub(data.remaining()) {

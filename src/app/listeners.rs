@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
 use super::error::AppError;
 use crate::demo::Sample;
 use crate::edge::listen;
-use crate::settings::{Parts, RegionName, Settings};
+use crate::settings::{ApiSettings, Parts, RegionName, Settings};
 
 /// The bound sockets; those of the edge once for each worker.
 #[derive(Debug)]
@@ -42,16 +42,27 @@ impl Listeners {
             let variable = format!("WS_SERVER_{name}_PORT");
             hubs.push((name.clone(), many(address, workers, &listener, &variable)?));
         }
-        let api = if parts.api {
-            let address = SocketAddr::new(settings.api.bind, settings.api.port);
-            Some(many(address, workers, "the API", "API_PORT")?)
-        } else {
-            None
-        };
+        let api = if parts.api { api(&settings.api, workers)? } else { None };
         let demos = if parts.demo { demos(settings)? } else { Vec::new() };
         let address = SocketAddr::new(settings.admin.bind, settings.admin.port);
         let admin = one(address, "the admin listener", "ADMIN_PORT")?;
         Ok(Self { proxy, hubs, api, demos, admin })
+    }
+}
+
+/// Nothing where the default port is taken: it is a common one.
+fn api(settings: &ApiSettings, workers: usize) -> Result<Option<Vec<TcpListener>>, AppError> {
+    let port = settings.port.unwrap_or(ApiSettings::DEFAULT_PORT);
+    let address = SocketAddr::new(settings.bind, port);
+    match many(address, workers, "the API", "API_PORT") {
+        Err(AppError::PortInUse { .. }) if settings.port.is_none() => {
+            tracing::warn!(
+                target: "App",
+                "port {port} is in use, so the API has no listener here; set API_PORT to give it another, or api.enabled = false"
+            );
+            Ok(None)
+        }
+        bound => bound.map(Some),
     }
 }
 

@@ -11,7 +11,7 @@ use crate::settings::{HubPlace, RegionSettings};
 /// A gateway of one worker with the proxy and one hub, every port chosen by the system.
 fn build() -> App {
     let mut settings = Settings { workers: 1, ..Settings::default() };
-    (settings.proxy.port, settings.admin.port, settings.api.port) = (0, 0, 0);
+    (settings.proxy.port, settings.admin.port, settings.api.port) = (0, 0, Some(0));
     let bind = std::net::IpAddr::from([127, 0, 0, 1]);
     (settings.proxy.bind, settings.demo.enabled) = (bind, false);
     let hub = Some(HubPlace { bind, port: Some(0), url: None });

@@ -53,6 +53,13 @@ impl Inbox {
         self.position.as_ref().is_some_and(|(epoch, _)| !epoch.is_empty())
     }
 
+    /// Whether going on from there passes over something. Before the first place there is nothing to lose, and
+    /// after a time without its bus a server names the very place where the client is.
+    pub(super) fn loses_by(&self, epoch: &str, seq: u64) -> bool {
+        let (ours, at) = self.resume().unwrap_or_default();
+        self.has_begun() && (ours != epoch || at < seq)
+    }
+
     /// The server says where it stands; an empty epoch says that it does not know yet, and leaves the place alone.
     pub(super) fn place(&mut self, epoch: String, seq: u64) {
         self.placed = !epoch.is_empty();
@@ -113,6 +120,7 @@ mod tests {
         inbox.place(String::new(), 0);
         inbox.take(&message("c9", 9, "09:00:01"));
         assert_eq!(inbox.resume(), Some(("e", 5)));
+        assert!(!inbox.loses_by("e", 5) && inbox.loses_by("e", 6) && inbox.loses_by("f", 1));
         inbox.place("f".into(), 2);
         assert_eq!(inbox.resume(), Some(("f", 2)));
     }
@@ -121,6 +129,7 @@ mod tests {
     fn the_retained_are_asked_for_by_an_epoch_that_nobody_has() {
         let inbox = Inbox::new(Start::Retained);
         assert_eq!((inbox.resume(), inbox.has_begun()), (Some(("", 0)), false));
+        assert!(!inbox.loses_by("e", 9));
     }
 
     #[test]

@@ -283,7 +283,9 @@ impl Client {
                 if !self.watched.is_empty() {
                     link.notice(frames::presence(&self.watched));
                 }
-                let whole = welcome.resumed || !self.inbox.has_begun();
+                // Without an epoch the bus is away, and a reset tells later whether anything is missing.
+                let blind = welcome.epoch.is_empty();
+                let whole = welcome.resumed || blind || !self.inbox.has_begun();
                 self.inbox.place(welcome.epoch, welcome.seq);
                 self.events.push_back(Event::Connected {
                     region: welcome.region,
@@ -305,8 +307,7 @@ impl Client {
             ServerFrame::Typing { from } => self.events.push_back(Event::Typing { from }),
             ServerFrame::Presence(presence) => self.events.push_back(Event::Presence(presence)),
             ServerFrame::Reset { epoch, seq } => {
-                // Before the first place there was nothing to lose.
-                if self.inbox.has_begun() {
+                if self.inbox.loses_by(&epoch, seq) {
                     self.events.push_back(Event::Lost);
                 }
                 self.inbox.place(epoch, seq);

@@ -219,7 +219,7 @@ async fn it_resumes_where_it_was_and_drops_repeats() {
             "connected true",
             "message m5",
             "message m6",
-            "connected false",
+            "connected true",
             "connected false",
             "message m7",
             "lost",

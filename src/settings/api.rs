@@ -24,8 +24,9 @@ pub struct ApiSettings {
     /// Whether there is an API at all.
     pub enabled: bool,
     pub bind: IpAddr,
-    /// `API_PORT`; 0 lets the system choose.
-    pub port: u16,
+    /// `API_PORT`; 0 lets the system choose. Not set it is [`Self::DEFAULT_PORT`], and where another program has that, this
+    /// process goes without the listener: nobody who never asked for an API should be kept from starting by it.
+    pub port: Option<u16>,
     /// Where the proxy listener serves the API as well, as `/api`; empty: nowhere, since backends have an `/api` of
     /// their own.
     pub mount: String,
@@ -47,6 +48,9 @@ pub struct ApiSettings {
 }
 
 impl ApiSettings {
+    /// Where the API listens if nothing else is said.
+    pub const DEFAULT_PORT: u16 = 8080;
+
     /// Whether `name` may name a key: 1 to 64 characters of `A-Z a-z 0-9 _ -`.
     pub(super) fn is_key_name(name: &str) -> bool {
         (1..=64).contains(&name.len())
@@ -59,7 +63,7 @@ impl Default for ApiSettings {
         Self {
             enabled: true,
             bind: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
-            port: 8080,
+            port: None,
             mount: String::new(),
             requests_per_second: NonZeroU32::MIN.saturating_add(1_000 - 1),
             request_burst: NonZeroU32::MIN.saturating_add(2_000 - 1),

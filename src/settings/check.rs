@@ -139,8 +139,10 @@ impl Check<'_> {
                 listeners.push((format!("regions.{name}.hub.port"), bind, port));
             }
         }
-        if parts.api {
-            listeners.push(("api.port".to_owned(), settings.api.bind, settings.api.port));
+        if parts.api
+            && let Some(port) = settings.api.port
+        {
+            listeners.push(("api.port".to_owned(), settings.api.bind, port));
         }
         if parts.demo {
             listeners.push(("demo.port_a".to_owned(), loopback, settings.demo.port_a));

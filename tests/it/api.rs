@@ -219,7 +219,10 @@ async fn while_the_bus_is_away_posts_are_refused_and_may_be_repeated() {
 
 #[tokio::test]
 async fn presence_is_told_for_one_and_for_many() {
-    let gateway = gateway().await;
+    presence_is_told(&gateway().await).await;
+}
+
+async fn presence_is_told(gateway: &Gateway) {
     let ask = async |query: &str| {
         get(gateway.api(), &format!("/api/presence?{query}"), AUTHORIZATION).await
     };
@@ -230,6 +233,12 @@ async fn presence_is_told_for_one_and_for_many() {
         json!({"userId": "bob", "online": false, "lastSeen": null,
             "users": [{"userId": "bob", "online": false, "lastSeen": null}]})
     );
+    let bob = Chat::join(gateway.hub("2"), "bob").await;
+    eventually("bob online", async || ask("user=bob").await.json()["online"] == true).await;
+    drop(bob);
+    eventually("bob offline", async || ask("user=bob").await.json()["online"] == false).await;
+    let seen = ask("user=bob").await.json()["lastSeen"].clone();
+    humantime::parse_rfc3339(seen.as_str().unwrap()).unwrap();
     let many = ask("user=bob&user=a%2Fb").await.json();
     assert_eq!(many["users"][1]["userId"], "a/b");
     assert!(many.get("userId").is_none());

@@ -88,7 +88,7 @@ async fn bodies_and_rates_have_bounds() {
     })
     .await;
     // Sent whole before the answer is read, as most clients do.
-    let body = message("c1", &"x".repeat(300_000)).to_string();
+    let body = message("c1", &"x".repeat(9_000_000)).to_string();
     let answer = post_text(gateway.api(), &body).await;
     assert_eq!((answer.status, answer.code().as_str()), (413, "body_too_large"));
     let chunked = format!(

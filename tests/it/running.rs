@@ -156,6 +156,19 @@ async fn a_port_in_use_is_one_line_that_says_which_and_what_to_do() {
 }
 
 #[tokio::test]
+async fn who_never_asked_for_the_api_is_not_kept_from_starting_by_its_port() {
+    // Where somebody else has it already, so much the better.
+    let _held = std::net::TcpListener::bind("0.0.0.0:8080");
+    let mut process = Process::start(&[], &["API_PORT="]);
+    let proxy = process.address("proxy").await;
+    assert_eq!(get(proxy, "/health", "").await.status, 200);
+    process.signal("TERM").await;
+    let (code, said) = process.end().await;
+    assert_eq!(code, Some(0), "{said}");
+    assert!(said.contains("port 8080 is in use") && said.contains("API_PORT"), "{said}");
+}
+
+#[tokio::test]
 async fn two_processes_do_not_share_a_port_unawares() {
     let mut first = Process::start(&[], &[]);
     let proxy = first.address("proxy").await;

@@ -24,7 +24,7 @@ pub(crate) fn settings() -> Settings {
     settings.proxy.port = 0;
     settings.admin.port = 0;
     settings.api.bind = loopback;
-    settings.api.port = 0;
+    settings.api.port = Some(0);
     let hub = HubPlace { bind: loopback, port: Some(0), url: None };
     settings.regions = ["1", "2"]
         .into_iter()
