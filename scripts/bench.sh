@@ -9,8 +9,8 @@
 # (A B C A B C …) and medians reported, also of the rounds' ratios, since what else the machine does comes and goes. Where the load could not
 # fill core 0, the ratio is of work done a processor second, which is what a core is worth; the table says which.
 #
-# Environment: SERVERS='meridian nginx' (a choice), ROUNDS=7, SECONDS_EACH=3, MERIDIAN=path of a binary (else it
-# is built), BENCH_DIR=directory to keep (else a temporary one).
+# Environment: SERVERS='meridian nginx' (a choice), ROUNDS=7, SECONDS_EACH=3, MERIDIAN and LOAD=paths of binaries (else they
+# are built), BENCH_DIR=directory to keep (else a temporary one).
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 . scripts/lib.sh
@@ -97,7 +97,8 @@ build() {
     MERIDIAN=target/release/meridian
   fi
   [ "$what" = http ] && return 0
-  load=$(cargo build --profile load --locked --bench load --message-format=json-render-diagnostics |
+  load=${LOAD:-}
+  [ -n "$load" ] || load=$(cargo build --profile load --locked --bench load --message-format=json-render-diagnostics |
     sed -n 's/.*"name":"load".*"executable":"\([^"]*\)".*/\1/p' | tail -n 1)
   [ -x "$load" ] || die "the load generator was not built"
 }

@@ -22,7 +22,7 @@ pub(crate) struct Fill {
     /// Bytes of a message's text.
     #[arg(long, default_value_t = 128)]
     bytes: usize,
-    /// Part of every id, so that runs do not repeat each other's messages.
+    /// Part of every name and id, so that runs do not meet each other's users.
     #[arg(long, default_value = "run")]
     tag: String,
 }
@@ -39,7 +39,7 @@ impl Fill {
             while sent < total && sent - stored < WINDOW {
                 let to = sent % users;
                 let frame = format!(
-                    r#"{{"type":"message","to":"user-{to:06}","text":"{text}","id":"{tag}-{sent:08}"}}"#
+                    r#"{{"type":"message","to":"{tag}-{to:06}","text":"{text}","id":"{tag}-{sent:08}"}}"#
                 );
                 socket.feed(Message::text(frame)).await.expect("the server reads");
                 sent += 1;

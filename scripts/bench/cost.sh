@@ -65,13 +65,10 @@ fill() {
 # memory_of MESSAGES - prints bytes a user, with the receipts of the last ten minutes and without.
 memory_of() {
   local empty full
-  redis flushall >/dev/null
-  # The hub finds that its record is gone, and begins anew.
-  sleep 2
   empty=$(memory)
-  fill "$1" "fill$1"
+  fill "$1" "fill$(printf %02d "$1")"
   full=$(memory)
-  redis --scan --pattern 'seen:*' --count 1000 | xargs -d '\n' -n 1000 redis-cli -p "$redis_port" unlink >/dev/null
+  redis --scan --pattern 'seen:*' | xargs -d '\n' -n 1000 redis-cli -p "$redis_port" unlink >/dev/null
   sleep 2
   echo "$(((full - empty) / users)) $((($(memory) - empty) / users))"
 }

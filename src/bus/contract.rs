@@ -2,7 +2,7 @@
 //!
 //! Each case brings users of its own, so that all of them may share one bus.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::fmt::Write as _;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -12,7 +12,8 @@ use bytes::Bytes;
 use tokio::sync::Notify;
 
 use super::{
-    Bus, Deliver, Envelope, Presence, Receipt, SeatError, SeatHold, SeatLimit, SeatNumber, Seq,
+    Bus, BusError, Deliver, Envelope, Gap, Presence, Receipt, SeatError, SeatHold, SeatLimit,
+    SeatNumber, Seq,
 };
 use crate::settings::OverLimit;
 
@@ -32,6 +33,8 @@ struct Heard {
     messages: HashMap<String, Vec<(Seq, Bytes)>>,
     signals: HashMap<String, Vec<Bytes>>,
     gaps: usize,
+    told_all: bool,
+    told: HashSet<String>,
     changes: HashMap<String, usize>,
     evicted: Vec<(String, SeatNumber)>,
 }
@@ -52,8 +55,14 @@ impl Deliver for Recorder {
         self.changed.notify_waiters();
     }
 
-    fn gap(&self) {
-        self.heard.lock().unwrap().gaps += 1;
+    fn gap(&self, of: Gap<'_>) {
+        let mut heard = self.heard.lock().unwrap();
+        heard.gaps += 1;
+        match of {
+            Gap::Everyone => heard.told_all = true,
+            Gap::Of(users) => heard.told.extend(users.iter().map(|user| user.to_string())),
+        }
+        drop(heard);
         self.changed.notify_waiters();
     }
 
@@ -93,9 +102,22 @@ impl Recorder {
         self.heard.lock().unwrap().changes.get(user).copied().unwrap_or_default()
     }
 
+    /// Each once, though it may be told twice.
     pub(super) fn evicted(&self, user: &str) -> Vec<SeatNumber> {
         let heard = self.heard.lock().unwrap();
-        heard.evicted.iter().filter(|(one, _)| one == user).map(|(_, seat)| *seat).collect()
+        let seats = heard.evicted.iter().filter(|(one, _)| one == user).map(|(_, seat)| *seat);
+        seats.collect::<BTreeSet<_>>().into_iter().collect()
+    }
+
+    /// Whether a gap of `user`'s was told.
+    pub(super) fn was_told(&self, user: &str) -> bool {
+        let heard = self.heard.lock().unwrap();
+        heard.told_all || heard.told.contains(user)
+    }
+
+    pub(super) fn forget_gaps(&self) {
+        let mut heard = self.heard.lock().unwrap();
+        (heard.told_all, heard.told) = (false, HashSet::new());
     }
 
     pub(super) async fn until(&self, what: &str, is_so: impl Fn(&Self) -> bool) {
@@ -120,7 +142,22 @@ pub(super) async fn send(bus: &Bus, to: &str, id: &str) -> Receipt {
     send_of(bus, "alice", to, id, "").await
 }
 
+/// Likewise, where the bus may refuse.
+pub(super) async fn try_send(bus: &Bus, to: &str, id: &str) -> Result<Receipt, BusError> {
+    publish(bus, "alice", to, id, "").await
+}
+
 async fn send_of(bus: &Bus, from: &str, to: &str, id: &str, more: &str) -> Receipt {
+    publish(bus, from, to, id, more).await.unwrap()
+}
+
+async fn publish(
+    bus: &Bus,
+    from: &str,
+    to: &str,
+    id: &str,
+    more: &str,
+) -> Result<Receipt, BusError> {
     let head = format!(r#"{{"type":"message","id":"{id}","seq":"#);
     let tail = format!(r#","more":"{more}"}}"#);
     let envelope = Envelope {
@@ -131,7 +168,7 @@ async fn send_of(bus: &Bus, from: &str, to: &str, id: &str, more: &str) -> Recei
         head: head.as_bytes(),
         tail: tail.as_bytes(),
     };
-    bus.publish(envelope).await.unwrap()
+    bus.publish(envelope).await
 }
 
 fn expected(id: &str, seq: Seq, more: &str) -> Bytes {

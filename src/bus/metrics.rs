@@ -40,6 +40,8 @@ pub(super) struct Metrics {
     pub(super) foreign: Counter,
     /// Connections lost and sought again.
     pub(super) reconnects: Counter,
+    /// Primaries that this process works with.
+    pub(super) shards: Gauge<i64>,
     /// Users that this process listens for.
     pub(super) wanted: Gauge<i64>,
     /// Inboxes of the embedded bus that were forgotten for want of room.
@@ -78,6 +80,7 @@ impl Metrics {
             received: Counter::default(),
             foreign: Counter::default(),
             reconnects: Counter::default(),
+            shards: Gauge::default(),
             wanted: Gauge::default(),
             forgotten: Counter::default(),
             probes_lost: Counter::default(),
@@ -111,6 +114,7 @@ impl Metrics {
             metrics.foreign.clone(),
         );
         registry.register("reconnects", "Times Redis was lost", metrics.reconnects.clone());
+        registry.register("shards", "Redis primaries in use", metrics.shards.clone());
         registry.register("subscriptions", "Users listened for", metrics.wanted.clone());
         registry.register(
             "inboxes_forgotten",

@@ -40,7 +40,7 @@ pub use self::message::{Envelope, Epoch, Receipt, Replay, Seq};
 use self::message::{dedupe_key, epoch};
 pub use self::presence::{Presence, SeatError, SeatHold, SeatLimit, SeatNumber, Watch};
 pub use self::redis::SetupError;
-use self::redis::{RedisBus, Wish};
+use self::redis::{Listening, RedisBus};
 use crate::observability::Registry;
 use crate::settings::{BusSettings, InboxSettings};
 
@@ -65,12 +65,20 @@ pub trait Deliver: Send + Sync + 'static {
     }
     /// A passing notice for `user`; not stored, no position.
     fn signal(&self, user: &str, payload: Bytes);
-    /// Anything may have been missed by every subscribed user: read the inboxes from where they stood.
-    fn gap(&self);
+    /// Anything may have been missed by these users: read their inboxes from where they stood.
+    fn gap(&self, of: Gap<'_>);
     /// Whether `user`, who is watched, is online may have changed: ask again. A hint: it may be none.
     fn presence_changed(&self, user: &str);
-    /// This seat of `user`'s, one of this process, was given to a newer one: close its socket.
+    /// This seat of `user`'s, one of this process, is another's now: close its socket. May be said twice.
     fn evict(&self, user: &str, seat: SeatNumber);
+}
+
+/// Who may have missed something.
+#[derive(Clone, Copy, Debug)]
+pub enum Gap<'a> {
+    Everyone,
+    /// What carried the messages of these was lost, or came late for them.
+    Of(&'a [Arc<str>]),
 }
 
 /// Whether the bus works, and if not, why; watched by readiness.
@@ -114,7 +122,8 @@ impl Bus {
     pub async fn run(&self, stop: CancellationToken) {
         match self {
             Self::Embedded(bus) => bus.run(stop).await,
-            Self::Redis(bus) => bus.run(stop).await,
+            // On the heap: it holds a connection in the making, and there is one.
+            Self::Redis(bus) => Box::pin(bus.run(stop)).await,
         }
     }
 
@@ -197,7 +206,7 @@ pub struct Subscription {
 
 enum Held {
     Embedded { _share: Share },
-    Redis(Wish),
+    Redis(Listening),
 }
 
 impl Subscription {

@@ -93,7 +93,7 @@ pub struct Watch {
 
 enum Watched {
     Embedded { _share: embedded::Watch },
-    Redis(redis::Wish),
+    Redis(redis::Listening),
 }
 
 impl Watch {

@@ -19,7 +19,7 @@ pub(super) use crate::bus::{
     Bus, BusError, Epoch, Presence, Receipt, Replay, SeatError, SeatHold, SeatLimit, SeatNumber,
     Seq, Subscription, Watch,
 };
-use crate::bus::{BusState, Deliver, Envelope};
+use crate::bus::{BusState, Deliver, Envelope, Gap};
 use crate::protocol::outgoing::{Outgoing, taken_at};
 use crate::settings::{DeliveryMode, HubSettings};
 
@@ -201,9 +201,13 @@ impl Deliver for Inward {
         self.registry.push(user, Item::Signal(frame));
     }
 
-    fn gap(&self) {
-        if !self.takes_unstored() {
-            self.registry.push_all(&Item::Gap);
+    fn gap(&self, of: Gap<'_>) {
+        if self.takes_unstored() {
+            return;
+        }
+        match of {
+            Gap::Everyone => self.registry.push_all(&Item::Gap),
+            Gap::Of(users) => users.iter().for_each(|user| self.registry.push(user, Item::Gap)),
         }
     }
 

@@ -2,9 +2,12 @@
 
 use std::fmt;
 use std::num::NonZeroUsize;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize, Serializer};
+
+use super::RedisMode;
 
 /// Section `[bus]`.
 #[derive(Clone, Debug, Deserialize, Serialize)]
@@ -12,7 +15,7 @@ use serde::{Deserialize, Serialize, Serializer};
 pub struct BusSettings {
     pub kind: BusKind,
     /// A node that was killed counts as gone after this time at the latest: its users' seats are free, and they are
-    /// offline. Redis only; a node that hangs for half as long may be taken for dead, and comes right by itself.
+    /// offline. Redis only; a node that hangs for a third of it may be taken for dead, and comes right by itself.
     #[serde(with = "humantime_serde")]
     pub lease: Duration,
     pub redis: RedisSettings,
@@ -36,7 +39,7 @@ impl BusSettings {
         match self.kind {
             BusKind::Embedded => false,
             BusKind::Redis => true,
-            BusKind::Auto => self.redis.url.is_some() || self.redis.host.is_some(),
+            BusKind::Auto => self.redis.names_a_server(),
         }
     }
 }
@@ -57,16 +60,32 @@ pub enum BusKind {
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct RedisSettings {
-    /// `REDIS_URL`: `redis://user:password@host:port`; wins over the fields below.
+    /// `REDIS_URL`: `redis://user:password@host:port`, or that of Sentinels or a Cluster; says mode, servers,
+    /// user, password and whether by TLS, and wins over these fields.
     pub url: Option<Secret>,
+    pub mode: RedisMode,
     /// `REDIS_HOST`.
     pub host: Option<String>,
     /// `REDIS_PORT`.
     pub port: u16,
+    /// The Sentinels, or some nodes of the Cluster, each as `host:port`; in place of `host` and `port`.
+    pub nodes: Vec<String>,
     /// `REDIS_USERNAME`, for servers with ACLs.
     pub username: Option<String>,
     /// `REDIS_PASSWORD`.
     pub password: Option<Secret>,
+    /// The name under which the Sentinels know the primary.
+    pub sentinel_master: Option<String>,
+    /// For Sentinels that ask for a login of their own.
+    pub sentinel_username: Option<String>,
+    pub sentinel_password: Option<Secret>,
+    /// Whether servers (and Sentinels) are reached by TLS.
+    pub tls: bool,
+    /// A file (PEM) with certificates of authorities that are trusted besides the system's.
+    pub tls_ca: Option<PathBuf>,
+    /// Files (PEM) with a certificate and its key, for servers that ask clients for one.
+    pub tls_cert: Option<PathBuf>,
+    pub tls_key: Option<PathBuf>,
     /// A command without an answer for this long has failed.
     #[serde(with = "humantime_serde")]
     pub command_timeout: Duration,
@@ -97,14 +116,30 @@ pub enum Fence {
     Off,
 }
 
+impl RedisSettings {
+    /// Whether some server is named, in whichever way.
+    pub fn names_a_server(&self) -> bool {
+        self.url.is_some() || self.host.is_some() || !self.nodes.is_empty()
+    }
+}
+
 impl Default for RedisSettings {
     fn default() -> Self {
         Self {
             url: None,
+            mode: RedisMode::Auto,
             host: None,
             port: 6379,
+            nodes: Vec::new(),
             username: None,
             password: None,
+            sentinel_master: None,
+            sentinel_username: None,
+            sentinel_password: None,
+            tls: false,
+            tls_ca: None,
+            tls_cert: None,
+            tls_key: None,
             command_timeout: Duration::from_secs(3),
             reconnect_min: Duration::from_millis(100),
             reconnect_max: Duration::from_secs(2),

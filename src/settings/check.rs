@@ -5,7 +5,7 @@ use std::num::NonZeroUsize;
 use std::time::Duration;
 
 use super::problem::{Problem, Provenance};
-use super::{BusKind, Parts, RegionName, Settings};
+use super::{BusKind, Parts, RedisMode, RegionName, Settings};
 
 /// A client's frame of the longest text: every character may be escaped to six bytes, and the other fields.
 const FRAME_FACTOR: usize = 6;
@@ -251,10 +251,12 @@ impl Check<'_> {
             self.say(&["bus.inbox.max_total_bytes", "hub.max_text_bytes"], message);
         }
         let redis = &bus.redis;
-        if bus.kind == BusKind::Redis && redis.host.is_none() && redis.url.is_none() {
+        if bus.kind == BusKind::Redis && !redis.names_a_server() {
             let message = "the bus is redis, but no server is named; set REDIS_URL or REDIS_HOST";
-            self.say(&["bus.kind", "bus.redis.host", "bus.redis.url"], message.to_owned());
+            let keys = ["bus.kind", "bus.redis.host", "bus.redis.nodes", "bus.redis.url"];
+            self.say(&keys, message.to_owned());
         }
+        self.redis_place();
         let least = LEAST_LEASE.max(redis.command_timeout + redis.reconnect_max);
         if bus.wants_redis() && bus.lease < least {
             let message = format!(
@@ -273,6 +275,47 @@ impl Check<'_> {
                 shown(redis.reconnect_max)
             );
             self.say(&["bus.redis.reconnect_min", "bus.redis.reconnect_max"], message);
+        }
+    }
+}
+
+impl Check<'_> {
+    /// Whether mode, servers and TLS go together.
+    fn redis_place(&mut self) {
+        let redis = &self.settings.bus.redis;
+        if redis.host.is_some() && !redis.nodes.is_empty() && redis.url.is_none() {
+            let message = "both bus.redis.host and bus.redis.nodes name servers; set one of them";
+            self.say(&["bus.redis.nodes", "bus.redis.host"], message.to_owned());
+        }
+        let place = match redis.place() {
+            Ok(place) => place,
+            // What is wrong with the URL alone was said where it was read.
+            Err(_) if redis.url.is_some() => return,
+            Err(why) => {
+                let keys = ["bus.redis.mode", "bus.redis.sentinel_master", "bus.redis.nodes"];
+                return self.say(&keys, why);
+            }
+        };
+        if redis.mode != RedisMode::Auto && redis.mode != place.mode {
+            let message = format!(
+                "the mode is {}, but {} is that of {}; leave the mode out, or change the URL",
+                redis.mode.name(),
+                self.with_source("bus.redis.url"),
+                place.mode.name()
+            );
+            self.say(&["bus.redis.mode", "bus.redis.url"], message);
+        }
+        if redis.tls_cert.is_some() != redis.tls_key.is_some() {
+            let message = "a certificate and its key go together; set both tls_cert and tls_key";
+            self.say(&["bus.redis.tls_cert", "bus.redis.tls_key"], message.to_owned());
+        }
+        let files = [&redis.tls_ca, &redis.tls_cert, &redis.tls_key];
+        if !place.tls && files.iter().any(|file| file.is_some()) {
+            let message = "TLS is not on, so that its files have no use; write rediss:// in the URL, or set \
+                           bus.redis.tls";
+            let keys =
+                ["bus.redis.tls", "bus.redis.tls_ca", "bus.redis.tls_cert", "bus.redis.tls_key"];
+            self.say(&[&keys[..], &["bus.redis.url"]].concat(), message.to_owned());
         }
     }
 }

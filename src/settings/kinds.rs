@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use toml::Value;
 
-use super::{ApiKey, urls};
+use super::{ApiKey, redis_place, urls};
 
 /// Far beyond any useful value, and far from where adding to a clock overflows.
 const LONGEST: Duration = Duration::from_hours(24 * 366);
@@ -24,6 +24,8 @@ pub(super) enum Kind {
     Host,
     HttpUrl,
     Networks,
+    /// Servers, each as `host:port`.
+    Nodes,
     Origins,
     /// A path that the gateway answers itself; empty turns it off.
     OwnPath,
@@ -56,6 +58,9 @@ impl Kind {
             Self::Host => "a host; write a name or an address alone, like redis.internal",
             Self::HttpUrl => "a URL; write it like http://127.0.0.1:5001",
             Self::Networks => "a list of networks; write it like [\"10.0.0.0/8\", \"::1/128\"]",
+            Self::Nodes => {
+                "a list of servers; write it like [\"10.0.0.1:7000\", \"10.0.0.2:7000\"]"
+            }
             Self::Origins => "a list of origins; write it like [\"https://chat.example\"]",
             Self::OwnPath => "a path; write it like /health, or leave it empty to turn it off",
             Self::PagePath => "a path; write it like /client/, or leave it empty to turn it off",
@@ -69,7 +74,7 @@ impl Kind {
 
     /// Whether values of this kind are lists, which a variable may also give separated by commas.
     pub(super) fn is_list(self) -> bool {
-        matches!(self, Self::Backends | Self::Networks | Self::Origins)
+        matches!(self, Self::Backends | Self::Networks | Self::Nodes | Self::Origins)
     }
 
     /// Whether the value must not be shown.
@@ -89,11 +94,19 @@ impl Kind {
             Self::Duration => duration(value.as_str()?),
             Self::Host => host(value.as_str()?),
             Self::HttpUrl => urls::refuse_http(value.as_str()?),
-            Self::RedisUrl => urls::refuse_redis(value.as_str()?),
+            Self::RedisUrl => redis_place::parse(value.as_str()?).err(),
             Self::OwnPath => own_path(value.as_str()?),
             Self::PagePath => page_path(value.as_str()?),
             Self::Backends => value.as_array()?.iter().find_map(|backend| {
                 urls::refuse_http(backend.get("url").unwrap_or(backend).as_str()?)
+            }),
+            Self::Nodes => value.as_array()?.iter().find_map(|node| {
+                let node = node.as_str()?;
+                redis_place::node(node, 1).is_none().then(|| {
+                    // A password that stands there by mistake is not repeated into a log.
+                    let shown = urls::mask_password(node);
+                    format!("{shown:?} is not a server; write it like 10.0.0.1:7000")
+                })
             }),
             Self::Origins => value.as_array()?.iter().find_map(|origin| {
                 let origin = origin.as_str()?;

@@ -22,6 +22,7 @@ mod parts;
 mod print;
 mod problem;
 mod proxy;
+mod redis_place;
 mod region;
 mod shutdown;
 mod urls;
@@ -43,6 +44,7 @@ pub use self::parts::Parts;
 pub use self::print::render;
 pub use self::problem::{Problem, Provenance, SettingsErrors, Source};
 pub use self::proxy::ProxySettings;
+pub use self::redis_place::{RedisMode, RedisNode, RedisPlace};
 pub use self::region::{BackendSettings, HubPlace, RegionName, RegionNameError, RegionSettings};
 pub use self::shutdown::ShutdownSettings;
 

@@ -32,51 +32,6 @@ pub(super) fn refuse_http(text: &str) -> Option<String> {
     }
 }
 
-/// What is wrong with the URL of a Redis server. The text itself is not repeated: it holds a password.
-pub(super) fn refuse_redis(text: &str) -> Option<String> {
-    let like = "write it like redis://user:password@host:6379";
-    let Some((scheme, rest)) = text.split_once("://") else {
-        return Some(format!("it is not a URL; {like}"));
-    };
-    match scheme {
-        "redis" => {}
-        "redis-cluster" | "redis-sentinel" => {
-            return Some(format!("Cluster and Sentinel are not supported yet; {like}"));
-        }
-        "rediss" | "rediss-cluster" | "rediss-sentinel" => {
-            return Some(format!("TLS to Redis is not supported yet; {like}"));
-        }
-        _ => return Some(format!("it does not begin with redis://; {like}")),
-    }
-    let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
-    let authority = rest.get(..end).unwrap_or(rest);
-    let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
-    let wrong = match host.parse::<Authority>() {
-        Ok(host) => {
-            host.host().is_empty()
-                || (host.as_str().len() > host.host().len()
-                    && host.port_u16().is_none_or(|port| port == 0))
-        }
-        Err(_) => true,
-    };
-    if wrong {
-        return Some(format!("it has no valid host and port; {like}"));
-    }
-    let after = rest.get(end..).unwrap_or_default();
-    let database = after.strip_prefix('/').unwrap_or(after);
-    if !database.is_empty() && database.parse::<u8>().is_err() {
-        return Some(format!(
-            "what follows the port must be a database's number, or nothing; {like}"
-        ));
-    }
-    if authority.contains(char::is_whitespace) || text.contains(char::is_control) {
-        return Some(format!(
-            "it has spaces; percent-encode what is special in a password; {like}"
-        ));
-    }
-    None
-}
-
 /// Whether a page's `Origin` can have this value: scheme and host, no path; or `null`.
 pub(super) fn is_origin(text: &str) -> bool {
     text == "null"
@@ -134,36 +89,6 @@ mod tests {
         ] {
             let said = refuse_http(bad).unwrap_or_default();
             assert!(said.contains(why), "{bad}: {said}");
-        }
-    }
-
-    #[test]
-    fn a_redis_url_needs_a_host_and_never_shows_its_password() {
-        for good in [
-            "redis://h",
-            "redis://h:1/2",
-            "redis://:pw@h:1",
-            "redis://u:p%40w@h:1",
-            "redis://[::1]:1",
-        ] {
-            assert_eq!(refuse_redis(good), None, "{good}");
-        }
-        for bad in [
-            "h:6379",
-            "http://h:1",
-            "rediss://h:1",
-            "redis://",
-            "redis://u:geheim@",
-            "redis://h:0",
-            "redis://h:notaport/0",
-            "redis://h:99999",
-            "redis://h:",
-            "redis://h:6379/abc",
-            "redis-cluster://h:1",
-            "redis-sentinel://h:1",
-        ] {
-            let said = refuse_redis(bad).expect(bad);
-            assert!(!said.contains("geheim"), "{said}");
         }
     }
 

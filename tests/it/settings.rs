@@ -327,7 +327,12 @@ fn each_value_that_its_type_would_take_but_nothing_could_use_is_told() {
         ("page.path=/client", "\"/client\" does not begin and end with /"),
         ("workers=2000", "2000 is not a whole number from 0 to 1024"),
         ("bus.redis.port=0", "0 is not a whole number from 1 to 65535"),
-        ("bus.redis.url=rediss://h:1", "TLS to Redis is not supported yet"),
+        ("bus.redis.url=http://h:1", "it does not begin with redis://"),
+        (
+            "bus.redis.url=redis-sentinel://h:1",
+            "behind the hosts must stand the name of the master",
+        ),
+        ("bus.redis.nodes=h:x", "\"h:x\" is not a server; write it like 10.0.0.1:7000"),
         ("hub.allowed_origins=https://a/", "\"https://a/\" is not an origin"),
     ] {
         let key = assignment.split('=').next().unwrap();

@@ -24,12 +24,14 @@ use tokio_util::sync::CancellationToken;
 use super::backoff::Backoff;
 use super::barrier::Barrier;
 use super::breaker::Breaker;
+use super::finder::Finder;
 use super::health::{Health, Part};
 use super::lineage::{self, History, Lineage, Unsettled};
 use super::link::{Link, Running, unavailable};
 use super::names;
 use super::script::{self, Bounds, PROBE_LIFE, Scripts};
 use super::server::Server;
+use super::shard::Tag;
 use super::witness::Witnesses;
 use crate::bus::metrics::Metrics;
 use crate::bus::{BusError, Envelope, Receipt, Replay, Seq, dedupe_key};
@@ -43,11 +45,13 @@ pub(super) const READS: usize = 64;
 
 /// The commanding side.
 pub(super) struct Commands {
-    server: Server,
+    finder: Finder,
+    tag: Arc<Tag>,
+    cluster: bool,
     patience: Duration,
     min_replicas: u32,
     bounds: Bounds,
-    scripts: Scripts,
+    pub(super) scripts: Scripts,
     lineage: Lineage,
     link: RwLock<Result<Link, Arc<str>>>,
     in_flight: Semaphore,
@@ -65,7 +69,7 @@ struct Opened {
 
 impl Commands {
     pub(super) fn new(
-        server: Server,
+        (finder, tag): (Finder, Arc<Tag>),
         redis: &RedisSettings,
         inbox: &InboxSettings,
         metrics: Metrics,
@@ -73,12 +77,14 @@ impl Commands {
         let bounds = Bounds::new(inbox);
         let witnesses = Witnesses::new(inbox.dedupe_window, PROBE_LIFE);
         Self {
-            server,
+            cluster: matches!(finder, Finder::Placed(_)),
+            scripts: Scripts::new(matches!(finder, Finder::Placed(_))),
+            finder,
+            tag,
             patience: redis.command_timeout,
             min_replicas: redis.min_replicas,
             lineage: Lineage::new(redis.fence, bounds.meta_ms, witnesses),
             bounds,
-            scripts: Scripts::new(),
             link: RwLock::new(Err(Arc::from("not connected to Redis yet"))),
             in_flight: Semaphore::new(IN_FLIGHT),
             reads: Semaphore::new(READS),
@@ -113,7 +119,8 @@ impl Commands {
             };
             let why: Arc<str> = match opened {
                 Ok(opened) => {
-                    tracing::info!(target: "Bus", "connected to Redis at {}, to publish", self.server);
+                    let server = opened.link.server.clone();
+                    tracing::info!(target: "Bus", "connected to Redis at {server}, to publish");
                     let began = Instant::now();
                     if opened.link.history.changed {
                         self.metrics.histories.inc();
@@ -124,13 +131,13 @@ impl Commands {
                     let Some(why) = self.hold(opened, stop).await else { break };
                     backoff.lived(began.elapsed());
                     self.metrics.reconnects.inc();
-                    tracing::warn!(target: "Bus", "lost Redis at {}, publishing: {why}", self.server);
-                    format!("lost Redis at {}: {why}", self.server).into()
+                    tracing::warn!(target: "Bus", "lost Redis at {server}, publishing: {why}");
+                    format!("lost Redis at {server}: {why}").into()
                 }
                 Err(Unsettled::Redis(error)) => {
-                    format!("cannot reach {}: {}", self.server, error.details()).into()
+                    format!("cannot reach {}: {}", self.finder, error.details()).into()
                 }
-                Err(error) => format!("cannot use {}: {error}", self.server).into(),
+                Err(error) => format!("cannot use {}: {error}", self.finder).into(),
             };
             self.set_link(Err(Arc::clone(&why)));
             health.down(Part::Commands, &why);
@@ -179,27 +186,28 @@ impl Commands {
 
     /// A connection that knows the scripts, and whose history is settled.
     async fn open(&self) -> Result<Opened, Unsettled> {
-        let (client, running) = self.connect().await?;
+        let server = self.finder.find().await.map_err(Unsettled::Nowhere)?;
+        let (client, running) = self.connect(&server).await?;
         for script in self.scripts.all() {
             client.script_load::<(), _>(script.text.as_str()).await?;
         }
-        let tag = names::TAG;
+        let tag = &self.tag.get();
         let history = self.lineage.settle(&client, &self.scripts, tag).await?;
         let mut waiting = None;
         let mut barrier = None;
         if self.min_replicas > 0 {
-            let (client, running) = self.connect().await?;
+            let (client, running) = self.connect(&server).await?;
             lineage::same_process(&client, &history).await?;
             let (replicas, history) = (self.min_replicas, Arc::clone(&history));
             barrier = Some(Arc::new(Barrier::new(client, replicas, self.patience, tag, history)));
             waiting = Some(running);
         }
-        let link = Link { client, breaker: Breaker::default(), history, barrier };
+        let link = Link { server, client, breaker: Breaker::default(), history, barrier };
         Ok(Opened { link, running, waiting })
     }
 
     /// One client of the library, for one connection.
-    async fn connect(&self) -> Result<(Client, Running), Error> {
+    async fn connect(&self, server: &Server) -> Result<(Client, Running), Error> {
         let performance = PerformanceConfig {
             default_command_timeout: self.patience,
             ..PerformanceConfig::default()
@@ -212,7 +220,7 @@ impl Commands {
             ..ConnectionConfig::default()
         };
         // Without a policy the library ends the client when its connection ends, and retries nothing.
-        let client = Client::new(self.server.config(), Some(performance), Some(connection), None);
+        let client = Client::new(server.config(), Some(performance), Some(connection), None);
         let mut running = Running(client.connect());
         tokio::select! {
             connected = client.wait_for_connect() => connected?,
@@ -296,8 +304,12 @@ impl Commands {
     /// Publishes what nobody stores; ends with the server's answer.
     async fn pass(&self, channel: String, payload: Bytes) -> Result<(), BusError> {
         let _one = self.in_flight.try_acquire().map_err(|_full| overloaded())?;
-        let published: Result<(), _> =
-            self.link()?.client.publish(channel, Value::Bytes(payload)).await;
+        let (client, payload) = (self.link()?.client, Value::Bytes(payload));
+        let published: Result<(), _> = if self.cluster {
+            client.spublish(channel, payload).await
+        } else {
+            client.publish(channel, payload).await
+        };
         published.map_err(|error| unavailable(&error))
     }
 
@@ -342,7 +354,7 @@ impl Commands {
         number: u64,
     ) -> Result<(), BusError> {
         let History { fence, line, generation, .. } = &*link.history;
-        let keys = vec![Key::from(channel), Key::from(names::lineage(names::TAG))];
+        let keys = vec![Key::from(channel), Key::from(names::lineage(&self.tag.get()))];
         let values = vec![
             Value::from(fence.as_str()),
             Value::from(channel),
@@ -377,14 +389,14 @@ fn ended() -> Error {
     Error::new(ErrorKind::Canceled, "the connection ended before it was ready")
 }
 
-fn positive(value: &Value) -> Result<u64, BusError> {
+pub(super) fn positive(value: &Value) -> Result<u64, BusError> {
     value.as_u64().ok_or_else(nonsense)
 }
 
-fn overloaded() -> BusError {
+pub(super) fn overloaded() -> BusError {
     BusError::Unavailable(Arc::from("too many commands wait for Redis"))
 }
 
-fn nonsense() -> BusError {
+pub(super) fn nonsense() -> BusError {
     BusError::Unavailable(Arc::from("Redis answered a script with something else"))
 }

@@ -1,15 +1,13 @@
-//! Whether the bus works: only when both connections stand and a probe has come back through them.
+//! Whether one shard works: only when both connections stand and a probe has come back through them.
 //!
-//! Invariant: losing a connection voids the proof, so that [`BusState::Up`] is always said after a probe
+//! Invariant: losing a connection voids the proof, so that a shard is said to work always after a probe
 //! made since.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use tokio::sync::watch;
-use tokio_util::sync::CancellationToken;
 
-use crate::bus::BusState;
-use crate::bus::metrics::Metrics;
+use super::verdict::{Member, Verdict};
 
 /// What must work.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,38 +38,28 @@ impl Parts {
         self.probe.is_none()
     }
 
-    fn state(&self) -> BusState {
-        match self.commands.as_ref().or(self.subscriber.as_ref()).or(self.probe.as_ref()) {
-            Some(why) => BusState::Down(Arc::clone(why)),
-            None => BusState::Up,
-        }
+    fn why(&self) -> Option<Arc<str>> {
+        self.commands.as_ref().or(self.subscriber.as_ref()).or(self.probe.as_ref()).cloned()
     }
 }
 
-/// The parts, and the verdict for everyone else.
+/// The parts of one shard, and the verdict on all.
 pub(super) struct Health {
     parts: watch::Sender<Parts>,
-    state: watch::Sender<BusState>,
-    metrics: Metrics,
-    /// What tells the bus to end.
-    stop: OnceLock<CancellationToken>,
+    member: Member,
+    verdict: Arc<Verdict>,
 }
 
 impl Health {
-    pub(super) fn new(metrics: Metrics) -> Self {
+    pub(super) fn new(member: Member, verdict: Arc<Verdict>) -> Self {
         let not_yet: Arc<str> = Arc::from("not connected to Redis yet");
+        verdict.add(member, &not_yet);
         let parts = Parts {
             commands: Some(Arc::clone(&not_yet)),
             subscriber: Some(Arc::clone(&not_yet)),
             probe: Some(not_yet),
         };
-        let state = watch::Sender::new(parts.state());
-        Self { parts: watch::Sender::new(parts), state, metrics, stop: OnceLock::new() }
-    }
-
-    /// From when this is cancelled, going down is what was asked for, and no warning.
-    pub(super) fn expect_end(&self, stop: &CancellationToken) {
-        drop(self.stop.set(stop.clone()));
+        Self { parts: watch::Sender::new(parts), member, verdict }
     }
 
     pub(super) fn up(&self, part: Part) {
@@ -84,10 +72,6 @@ impl Health {
 
     pub(super) fn parts(&self) -> watch::Receiver<Parts> {
         self.parts.subscribe()
-    }
-
-    pub(super) fn state(&self) -> watch::Receiver<BusState> {
-        self.state.subscribe()
     }
 
     fn set(&self, part: Part, why: Option<Arc<str>>) {
@@ -106,30 +90,7 @@ impl Health {
                 Part::Probe if why.is_none() && !parts.connected() => {}
                 Part::Probe => parts.probe = why,
             }
-            self.tell(parts.state());
-        });
-    }
-
-    fn is_stopping(&self) -> bool {
-        self.stop.get().is_some_and(CancellationToken::is_cancelled)
-    }
-
-    fn tell(&self, verdict: BusState) {
-        self.state.send_if_modified(|state| {
-            let turned = (verdict == BusState::Up) != (*state == BusState::Up);
-            if turned {
-                match &verdict {
-                    BusState::Up => tracing::info!(target: "Bus", "the bus works"),
-                    BusState::Down(_) if self.is_stopping() => {
-                        tracing::info!(target: "Bus", "the bus has ended");
-                    }
-                    BusState::Down(why) => tracing::warn!(target: "Bus", "the bus is down: {why}"),
-                }
-                self.metrics.up.set(i64::from(verdict == BusState::Up));
-            }
-            let changed = *state != verdict;
-            *state = verdict;
-            changed
+            self.verdict.set(self.member, parts.why());
         });
     }
 }
@@ -137,12 +98,15 @@ impl Health {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::bus::BusState;
+    use crate::bus::metrics::Metrics;
     use crate::observability::Registry;
 
     #[test]
     fn up_is_said_only_after_a_probe_made_since() {
-        let health = Health::new(Metrics::new(&mut Registry::default()));
-        let state = health.state();
+        let verdict = Verdict::new(Metrics::new(&mut Registry::default()));
+        let health = Health::new(1, Arc::clone(&verdict));
+        let state = verdict.state();
         let is_up = || *state.borrow() == BusState::Up;
         health.up(Part::Commands);
         health.up(Part::Subscriber);
@@ -156,6 +120,5 @@ mod tests {
         assert!(!is_up(), "the old proof still counts");
         health.up(Part::Probe);
         assert!(is_up());
-        assert_eq!(health.metrics.up.get(), 1);
     }
 }

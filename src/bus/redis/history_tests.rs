@@ -3,29 +3,12 @@
 
 use std::time::Duration;
 
-use super::tests::{COMMAND_TIMEOUT, Node, settings};
+use super::tests::{COMMAND_TIMEOUT, Node, settings, until_taken};
 use super::*;
+use crate::bus::Replay;
 use crate::bus::redis_server::RedisServer;
 use crate::bus::relay::Relay;
-use crate::bus::{BusError, Replay};
 use crate::settings::Fence;
-
-/// Asks again, as a client does, for as long as the bus is away.
-macro_rules! until_taken {
-    ($call:expr) => {{
-        let tries = async {
-            loop {
-                match $call.await {
-                    Ok(answer) => return answer,
-                    Err(BusError::Unavailable(_)) => {
-                        tokio::time::sleep(Duration::from_millis(10)).await;
-                    }
-                }
-            }
-        };
-        tokio::time::timeout(Duration::from_secs(10), tries).await.expect("the bus stays away")
-    }};
-}
 
 async fn send(node: &Node, to: &str, id: &str) -> Receipt {
     let (head, tail) = (format!(r#"{{"id":"{id}","seq":"#), b"}");

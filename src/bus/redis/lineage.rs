@@ -54,6 +54,8 @@ pub(super) enum Unsettled {
     NoInfo(String),
     #[error("it refuses INFO in scripts ({0}); allow it, or set bus.redis.fence = \"connection\"")]
     NoInfoInScripts(String),
+    #[error("{0}")]
+    Nowhere(String),
     #[error("its INFO names no {0}; set bus.redis.fence = \"off\"")]
     Unknown(&'static str),
     #[error("it is a replica and takes no writes (READONLY)")]
@@ -254,6 +256,10 @@ fn judge(server: &Identity, recorded: Option<&Recorded>, known: Option<&Known>) 
         // Somebody settled it after a restart that this process has not seen yet: our witnesses count, too.
         let ours = known.is_some_and(|known| known.line == recorded.line);
         return if ours && !known_here { Judgement::Hear(None) } else { Judgement::Same };
+    }
+    if known_here {
+        // What is recorded is another server's: in a Cluster it may have come here with its slot.
+        return Judgement::Known;
     }
     if server.inherits {
         return Judgement::New("a replica was promoted, or a replicated server restarted");

@@ -15,6 +15,7 @@ use super::barrier::Barrier;
 use super::breaker::Breaker;
 use super::lineage::History;
 use super::script::Script;
+use super::server::Server;
 use crate::bus::BusError;
 
 /// Errors after which a connection is of no use, by their first word.
@@ -23,6 +24,7 @@ const FATAL: [&str; 3] = ["NOSCRIPT", "FENCED", "READONLY"];
 /// The present connection.
 #[derive(Clone)]
 pub(super) struct Link {
+    pub(super) server: Server,
     pub(super) client: Client,
     pub(super) breaker: Breaker,
     pub(super) history: Arc<History>,

@@ -3,11 +3,20 @@
 //! The braces put every key of a user into the slot of his channel, so that in a Cluster one script may
 //! touch them all. `chat:<user>` is part of the contract with outside listeners; the rest is ours.
 
-/// What puts keys of the server's own into a slot that it serves.
-pub(super) const TAG: &str = "{shard}";
-
-const MESSAGES: &str = "chat:";
+pub(super) const MESSAGES: &str = "chat:";
+/// What begins the part of a name that decides its slot; no name of a user has braces.
+const TAGGED: &str = "{chat:";
 const SIGNALS: (&str, &str) = ("signal:{chat:", "}");
+const PRESENCE: (&str, &str) = ("presence:{chat:", "}");
+
+/// The registry of nodes lies in the slot of this user's channel; his keys have other names.
+pub(super) const NODES: &str = "nodes";
+
+/// Sorted set: the nodes that live, by their last beats.
+pub(super) const NODES_ALIVE: &str = "alive:{chat:nodes}";
+
+/// Sorted set: nodes that are gone, by their last beats.
+pub(super) const NODES_GONE: &str = "gone:{chat:nodes}";
 
 /// Where the user's messages are published, as listeners outside know it.
 pub(super) fn messages(user: &str) -> String {
@@ -17,6 +26,27 @@ pub(super) fn messages(user: &str) -> String {
 /// Where passing notices to the user are published.
 pub(super) fn signals(user: &str) -> String {
     [SIGNALS.0, user, SIGNALS.1].concat()
+}
+
+/// Where it is published that the user came or left. Whoever watches him wishes for it by this name, which no user can
+/// have, for its braces; it lies in the slot of the user's channel.
+pub(super) fn presence(user: &str) -> String {
+    [PRESENCE.0, user, PRESENCE.1].concat()
+}
+
+/// The user whose presence is published on this channel.
+pub(super) fn watched(channel: &str) -> Option<&str> {
+    channel.strip_prefix(PRESENCE.0)?.strip_suffix(PRESENCE.1)
+}
+
+/// Sorted set: the user's seats on all nodes, `<node>.<number>`, by when they were opened.
+pub(super) fn seats(user: &str) -> String {
+    ["seats:{chat:", user, "}"].concat()
+}
+
+/// String: when the user was last seen, in milliseconds since the Unix epoch.
+pub(super) fn last(user: &str) -> String {
+    ["last:{chat:", user, "}"].concat()
 }
 
 /// Hash: `birth`, what the counter was born with, and `seq`, the last position given out.
@@ -54,9 +84,24 @@ pub(super) fn birth() -> String {
     format!("{:012x}", fastrand::u64(..) >> 16)
 }
 
-/// The own channel of one process, on which it hears its own probes.
-pub(super) fn probe(node: &str) -> String {
-    ["probe:", node].concat()
+/// The own channel of one process, on which it hears its own probes. `tag` stands in a slot of the primary.
+pub(super) fn probe(tag: &str, node: &str) -> String {
+    ["probe:", tag, ":", node].concat()
+}
+
+/// The user that a name belongs to: a user's own name, or that of a channel or key of his.
+pub(super) fn owner(name: &str) -> &str {
+    let tagged = name.split_once(TAGGED).and_then(|(_, rest)| rest.split_once('}'));
+    tagged.map_or(name, |(user, _)| user)
+}
+
+/// The channels that a wish for `name` stands for. Of a user's two, the second is the one whose confirmation counts.
+pub(super) fn channels(name: &str) -> impl Iterator<Item = String> {
+    let (first, second) = match watched(name) {
+        Some(_) => (name.to_owned(), None),
+        None => (messages(name), Some(signals(name))),
+    };
+    [first].into_iter().chain(second)
 }
 
 /// What a subscribed channel carries.
@@ -64,6 +109,7 @@ pub(super) fn probe(node: &str) -> String {
 pub(super) enum Channel<'a> {
     Messages(&'a str),
     Signals(&'a str),
+    Presence(&'a str),
     /// A probe, or something nobody asked for.
     Other,
 }
@@ -77,6 +123,8 @@ impl<'a> Channel<'a> {
             name.strip_prefix(SIGNALS.0).and_then(|rest| rest.strip_suffix(SIGNALS.1))
         {
             Self::Signals(user)
+        } else if let Some(user) = watched(name) {
+            Self::Presence(user)
         } else {
             Self::Other
         }
@@ -92,9 +140,19 @@ mod tests {
         for user in ["bob", "a:b", "*", "\"", "chat:x", "probe:x", "x}"] {
             assert_eq!(Channel::parse(messages(user).as_bytes()), Channel::Messages(user));
             assert_eq!(Channel::parse(signals(user).as_bytes()), Channel::Signals(user));
+            assert_eq!(Channel::parse(presence(user).as_bytes()), Channel::Presence(user));
         }
-        assert_eq!(Channel::parse(probe("1").as_bytes()), Channel::Other);
+        assert_eq!(Channel::parse(probe("{7}", "1").as_bytes()), Channel::Other);
         assert_eq!(Channel::parse(b"chat:\xff"), Channel::Other);
+    }
+
+    #[test]
+    fn a_name_tells_whose_it_is() {
+        assert_eq!(owner("bob"), "bob");
+        assert_eq!(owner("chat:x"), "chat:x");
+        assert_eq!(owner(&signals("bob")), "bob");
+        assert_eq!(owner(&presence("bob")), "bob");
+        assert_eq!(owner(&seen("bob", "alice 1")), "bob");
     }
 
     #[test]

@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 use super::commands::Commands;
 use super::health::{Health, Part, Parts};
 use super::names;
+use super::shard::Tag;
 use super::subscriber::Subscriber;
 use crate::bus::BusError;
 use crate::bus::metrics::Metrics;
@@ -24,7 +25,8 @@ const LONGEST: Duration = Duration::from_secs(2);
 
 /// The probes of this process.
 pub(super) struct Probe {
-    channel: String,
+    node: String,
+    tag: Arc<Tag>,
     interval: Duration,
     patience: Duration,
     metrics: Metrics,
@@ -34,7 +36,7 @@ pub(super) struct Probe {
 impl Probe {
     /// `interval` lies between two probes, and is what one may take before it is said that the bus is down.
     pub(super) fn new(
-        node: &str,
+        (node, tag): (&str, Arc<Tag>),
         interval: Duration,
         command_timeout: Duration,
         metrics: Metrics,
@@ -43,7 +45,7 @@ impl Probe {
         let patience = command_timeout.min(LONGEST);
         // An interval of nothing would be a busy loop.
         let interval = interval.max(Duration::from_millis(10));
-        Self { channel: names::probe(node), interval, patience, metrics, proven }
+        Self { node: node.to_owned(), tag, interval, patience, metrics, proven }
     }
 
     /// Probes whenever both connections stand, until `stop`.
@@ -91,8 +93,9 @@ impl Probe {
         let listening = subscriber.breaker();
         let mut probed = subscriber.probed.subscribe();
         let taken = AtomicBool::new(false);
+        let channel = names::probe(&self.tag.get(), &self.node);
         let mut round = pin!(async {
-            commands.probe(&link, &self.channel, number).await?;
+            commands.probe(&link, &channel, number).await?;
             taken.store(true, Ordering::Relaxed);
             // The sender lives as long as the subscriber.
             drop(probed.wait_for(|last| *last >= number).await);
@@ -102,10 +105,10 @@ impl Probe {
         if came.is_err() {
             // Said early, so that nobody is sent here; the connections have a little longer.
             let what = if taken.load(Ordering::Relaxed) { "come back" } else { "get an answer" };
-            self.lost(health, &format!("a probe did not {what} in time"));
+            self.lost(health, &format!("a probe did not {what} in time at {}", link.server));
             came = tokio::time::timeout(self.patience.saturating_sub(self.interval), round).await;
         } else if let Ok(Err(BusError::Unavailable(why))) = &came {
-            self.lost(health, &format!("a probe was not taken: {why}"));
+            self.lost(health, &format!("a probe was not taken by {}: {why}", link.server));
         }
         match came {
             Ok(Ok(())) => {

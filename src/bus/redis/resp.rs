@@ -20,11 +20,14 @@ const MAX_BULK: usize = 64 * 1024 * 1024;
 pub(super) enum Frame<'a> {
     /// Something was published.
     Message { channel: &'a [u8], payload: &'a [u8] },
-    /// The server took a `SUBSCRIBE` or an `UNSUBSCRIBE` of this channel.
-    Confirmed { channel: &'a [u8] },
+    /// The server took a subscription (`true`) of this channel, or ended one: as asked, or, in a Cluster, because it
+    /// serves the channel no more.
+    Confirmed { channel: &'a [u8], subscribed: bool },
+    /// The answer to a `PING`.
+    Pong,
     /// A command was refused.
     Refused(&'a [u8]),
-    /// An answer that says nothing of interest: `+OK`, a pong.
+    /// An answer that says nothing of interest, as `+OK`.
     Other,
 }
 
@@ -85,6 +88,7 @@ impl<'a> Cursor<'a> {
     fn frame(&mut self) -> Result<Frame<'a>, Stop> {
         let (kind, line) = self.line()?;
         match kind {
+            b'+' if line == b"PONG" => Ok(Frame::Pong),
             b'+' | b':' => Ok(Frame::Other),
             b'-' => Ok(Frame::Refused(line)),
             b'$' => self.bulk(line).map(|_| Frame::Other),
@@ -101,12 +105,16 @@ impl<'a> Cursor<'a> {
             *item = self.item()?;
         }
         Ok(match items {
-            [Item::Bulk(b"message"), Item::Bulk(channel), Item::Bulk(payload)] => {
+            [Item::Bulk(b"message" | b"smessage"), Item::Bulk(channel), Item::Bulk(payload)] => {
                 Frame::Message { channel, payload }
             }
-            [Item::Bulk(b"subscribe" | b"unsubscribe"), Item::Bulk(channel), Item::Other] => {
-                Frame::Confirmed { channel }
+            [Item::Bulk(b"subscribe" | b"ssubscribe"), Item::Bulk(channel), Item::Other] => {
+                Frame::Confirmed { channel, subscribed: true }
             }
+            [Item::Bulk(b"unsubscribe" | b"sunsubscribe"), Item::Bulk(channel), Item::Other] => {
+                Frame::Confirmed { channel, subscribed: false }
+            }
+            [Item::Bulk(b"pong"), ..] => Frame::Pong,
             _ => Frame::Other,
         })
     }
@@ -173,9 +181,14 @@ mod tests {
         assert_eq!(frame, Frame::Message { channel: b"chat:bob", payload: b"h\r\ni" });
         assert_eq!(parse(&input[length..]), Ok(Some((Frame::Other, 5))));
         let confirmed = b"*3\r\n$9\r\nsubscribe\r\n$1\r\na\r\n:1\r\n";
-        assert_eq!(parse(confirmed).unwrap().unwrap().0, Frame::Confirmed { channel: b"a" });
-        let pong = b"*2\r\n$4\r\npong\r\n$0\r\n\r\n";
-        assert_eq!(parse(pong), Ok(Some((Frame::Other, pong.len()))));
+        let frame = Frame::Confirmed { channel: b"a", subscribed: true };
+        assert_eq!(parse(confirmed).unwrap().unwrap().0, frame);
+        let ended = b"*3\r\n$12\r\nsunsubscribe\r\n$1\r\na\r\n:1\r\n";
+        let frame = Frame::Confirmed { channel: b"a", subscribed: false };
+        assert_eq!(parse(ended).unwrap().unwrap().0, frame);
+        for pong in [&b"*2\r\n$4\r\npong\r\n$0\r\n\r\n"[..], b"+PONG\r\n"] {
+            assert_eq!(parse(pong), Ok(Some((Frame::Pong, pong.len()))));
+        }
         let none = b"*3\r\n$11\r\nunsubscribe\r\n$-1\r\n:0\r\n";
         assert_eq!(parse(none), Ok(Some((Frame::Other, none.len()))));
         assert_eq!(parse(b"-NOAUTH x\r\n"), Ok(Some((Frame::Refused(b"NOAUTH x"), 11))));

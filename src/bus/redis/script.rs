@@ -7,6 +7,7 @@
 
 use std::time::Duration;
 
+use super::seat_script::SeatScripts;
 use crate::settings::InboxSettings;
 
 /// One script: its text as the server gets it, and the hash it is called by.
@@ -17,8 +18,10 @@ pub(super) struct Script {
 }
 
 impl Script {
-    pub(super) fn new(text: &str) -> Self {
-        Self { hash: fred::util::sha1_hash(text), text: text.to_owned() }
+    /// In a Cluster, channels are published on within their slot alone.
+    pub(super) fn new(text: &str, cluster: bool) -> Self {
+        let text = if cluster { text.replace("'PUBLISH'", "'SPUBLISH'") } else { text.to_owned() };
+        Self { hash: fred::util::sha1_hash(&text), text }
     }
 }
 
@@ -29,20 +32,24 @@ pub(super) struct Scripts {
     pub(super) read: Script,
     pub(super) probe: Script,
     pub(super) settle: Script,
+    pub(super) presence: SeatScripts,
 }
 
 impl Scripts {
-    pub(super) fn new() -> Self {
+    pub(super) fn new(cluster: bool) -> Self {
+        let script = |text| Script::new(text, cluster);
         Self {
-            publish: Script::new(PUBLISH),
-            read: Script::new(READ),
-            probe: Script::new(PROBE),
-            settle: Script::new(SETTLE),
+            publish: script(PUBLISH),
+            read: script(READ),
+            probe: script(PROBE),
+            settle: script(SETTLE),
+            presence: SeatScripts::new(cluster),
         }
     }
 
-    pub(super) fn all(&self) -> [&Script; 4] {
-        [&self.publish, &self.read, &self.probe, &self.settle]
+    pub(super) fn all(&self) -> [&Script; 7] {
+        let SeatScripts { seats, beat, bury } = &self.presence;
+        [&self.publish, &self.read, &self.probe, &self.settle, seats, beat, bury]
     }
 }
 

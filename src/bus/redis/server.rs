@@ -1,132 +1,234 @@
-//! Which Redis, and as whom: from the settings, before anything connects.
+//! Which Redis, and as whom: from the settings, before anything connects; and how one server is dialled.
 
 use std::fmt;
+use std::io;
+use std::path::Path;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
 
-use fred::types::config::{Config, ServerConfig};
+use fred::types::RespVersion;
+use fred::types::config::{Config, ServerConfig, TlsConfig, TlsConnector as FredConnector};
+use rustls::ClientConfig;
+use rustls::pki_types::ServerName;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
 
-use crate::settings::RedisSettings;
+use super::tls;
+use crate::settings::{RedisMode, RedisNode, RedisSettings, Secret};
 
 /// Why the settings name no Redis that can be used. Says nothing of the URL itself, which holds a password.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SetupError {
-    #[error("REDIS_URL is not a URL of the form redis://user:password@host:port: {0}")]
-    Url(String),
-    #[error(
-        "REDIS_URL asks for TLS (rediss://), which this build does not speak; use redis:// within a \
-         private network, or a local TLS tunnel"
-    )]
-    Tls,
-    #[error("REDIS_URL must begin with redis://; Cluster and Sentinel are not supported")]
-    Scheme,
+    #[error("bus.redis names no place: {0}")]
+    Place(String),
+    #[error("TLS to Redis: {0}")]
+    Tls(String),
 }
 
-/// One Redis server, and the name to log in with.
+impl SetupError {
+    pub(super) fn tls(file: &Path, why: impl fmt::Display) -> Self {
+        Self::Tls(format!("{}: {why}", file.display()))
+    }
+}
+
+/// What the settings come to.
+pub(super) struct Setup {
+    pub(super) mode: RedisMode,
+    /// The server, the Sentinels, or some nodes of the Cluster.
+    pub(super) nodes: Vec<Server>,
+    /// How to log in at the servers that Sentinels or the Cluster name.
+    pub(super) login: Arc<Login>,
+    /// The name that the Sentinels know; empty in other modes.
+    pub(super) master: String,
+}
+
+/// How to log in, and whether by TLS.
+pub(super) struct Login {
+    username: Option<String>,
+    password: Option<Secret>,
+    database: u8,
+    tls: Option<Arc<ClientConfig>>,
+}
+
+impl Setup {
+    pub(super) fn new(settings: &RedisSettings) -> Result<Self, SetupError> {
+        let place = settings.place().map_err(SetupError::Place)?;
+        let tls = if place.tls { Some(tls::config(settings)?) } else { None };
+        let login = Arc::new(Login {
+            username: place.username,
+            password: place.password,
+            database: place.database,
+            tls: tls.clone(),
+        });
+        let of_nodes = if place.mode == RedisMode::Sentinel {
+            let username = settings.sentinel_username.clone();
+            let password = settings.sentinel_password.clone();
+            Arc::new(Login { username, password, database: 0, tls })
+        } else {
+            Arc::clone(&login)
+        };
+        let nodes = place.nodes.into_iter();
+        Ok(Self {
+            mode: place.mode,
+            nodes: nodes.map(|node| Server::new(node, Arc::clone(&of_nodes))).collect(),
+            login,
+            master: place.master.unwrap_or_default(),
+        })
+    }
+}
+
+/// One server, and the name to log in with; clones are cheap.
 #[derive(Clone)]
 pub(super) struct Server {
-    config: Config,
-    host: String,
-    port: u16,
+    node: Arc<RedisNode>,
+    login: Arc<Login>,
 }
 
 impl Server {
-    pub(super) fn new(settings: &RedisSettings) -> Result<Self, SetupError> {
-        let mut config = match &settings.url {
-            Some(url) => parse(url.expose())?,
-            None => Config {
-                server: ServerConfig::new_centralized(
-                    settings.host.as_deref().unwrap_or("127.0.0.1"),
-                    settings.port,
-                ),
-                username: settings.username.clone(),
-                password: settings.password.as_ref().map(|password| password.expose().to_owned()),
-                ..Config::default()
-            },
-        };
-        // The first attempt fails like any other: when to try again is decided here, not in the library.
-        config.fail_fast = true;
-        let ServerConfig::Centralized { server } = &config.server else {
-            return Err(SetupError::Scheme);
-        };
-        // An IPv6 address has brackets in a URL and none where it is dialled.
-        let host = server.host.trim_start_matches('[').trim_end_matches(']').to_owned();
-        let port = server.port;
-        Ok(Self { config, host, port })
+    pub(super) fn new(node: RedisNode, login: Arc<Login>) -> Self {
+        Self { node: Arc::new(node), login }
     }
 
+    pub(super) fn node(&self) -> &RedisNode {
+        &self.node
+    }
+
+    /// For one client of the library: one server, tried once. When to try again is decided here.
     pub(super) fn config(&self) -> Config {
-        self.config.clone()
-    }
-
-    /// Where to dial.
-    pub(super) fn address(&self) -> (&str, u16) {
-        (&self.host, self.port)
+        let Login { username, password, database, tls } = &*self.login;
+        let tls = tls.as_ref().map(|config| {
+            TlsConfig::from(FredConnector::Rustls(TlsConnector::from(Arc::clone(config))))
+        });
+        Config {
+            server: ServerConfig::new_centralized(&self.node.host, self.node.port),
+            username: username.clone(),
+            password: password.as_ref().map(|password| password.expose().to_owned()),
+            database: (*database > 0).then_some(*database),
+            version: RespVersion::RESP2,
+            fail_fast: true,
+            tls,
+            ..Config::default()
+        }
     }
 
     /// The arguments of `AUTH`, where a password is set.
     pub(super) fn credentials(&self) -> Option<Vec<&str>> {
-        let password = self.config.password.as_deref()?;
-        Some(self.config.username.as_deref().into_iter().chain([password]).collect())
+        let password = self.login.password.as_ref()?.expose();
+        Some(self.login.username.as_deref().into_iter().chain([password]).collect())
     }
-}
 
-fn parse(url: &str) -> Result<Config, SetupError> {
-    match url.split_once("://").map(|(scheme, _)| scheme) {
-        Some("redis" | "valkey") => {}
-        Some("rediss" | "valkeys") => return Err(SetupError::Tls),
-        _ => return Err(SetupError::Scheme),
+    /// A connection of our own, not logged in yet.
+    pub(super) async fn dial(&self) -> io::Result<Stream> {
+        let RedisNode { host, port } = &*self.node;
+        let stream = TcpStream::connect((host.as_str(), *port)).await?;
+        stream.set_nodelay(true)?;
+        let Some(config) = &self.login.tls else { return Ok(Stream::Plain(stream)) };
+        let name = ServerName::try_from(host.clone()).map_err(io::Error::other)?;
+        let stream = TlsConnector::from(Arc::clone(config)).connect(name, stream).await?;
+        Ok(Stream::Tls(Box::new(stream)))
     }
-    Config::from_url_centralized(url).map_err(|error| SetupError::Url(error.details().to_owned()))
 }
 
 /// `host:port`; never the password.
 impl fmt::Display for Server {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{}", self.host, self.port)
+        let RedisNode { host, port } = &*self.node;
+        if host.contains(':') { write!(f, "[{host}]:{port}") } else { write!(f, "{host}:{port}") }
+    }
+}
+
+/// Plain, or by TLS.
+pub(super) enum Stream {
+    Plain(TcpStream),
+    Tls(Box<TlsStream<TcpStream>>),
+}
+
+impl AsyncRead for Stream {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_read(cx, buf),
+            Self::Tls(stream) => Pin::new(stream).poll_read(cx, buf),
+        }
+    }
+}
+
+impl AsyncWrite for Stream {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_write(cx, bytes),
+            Self::Tls(stream) => Pin::new(stream).poll_write(cx, bytes),
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_flush(cx),
+            Self::Tls(stream) => Pin::new(stream).poll_flush(cx),
+        }
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
+            Self::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::settings::Secret;
 
-    fn of_url(url: &str) -> Result<Server, SetupError> {
-        Server::new(&RedisSettings { url: Some(Secret::new(url)), ..RedisSettings::default() })
+    fn of_url(url: &str) -> Result<Setup, SetupError> {
+        Setup::new(&RedisSettings { url: Some(Secret::new(url)), ..RedisSettings::default() })
     }
 
     #[test]
-    fn the_url_wins() {
-        let server = of_url("redis://me:s3cret%21@redis.example:7000/2").unwrap();
-        assert_eq!(server.address(), ("redis.example", 7000));
+    fn one_server_as_the_url_says() {
+        let setup = of_url("redis://me:s3cret%21@redis.example:7000/2").unwrap();
+        let server = setup.nodes.first().unwrap();
         assert_eq!(server.credentials().unwrap(), ["me", "s3cret!"]);
         assert_eq!(server.to_string(), "redis.example:7000");
-        assert_eq!(of_url("redis://h").unwrap().address(), ("h", 6379));
-        assert_eq!(of_url("redis://:pw@h").unwrap().credentials().unwrap(), ["pw"]);
-        assert_eq!(of_url("redis://[::1]:7").unwrap().address(), ("::1", 7));
+        assert_eq!(server.config().database, Some(2));
+        assert_eq!(of_url("redis://[::1]:7").unwrap().nodes[0].to_string(), "[::1]:7");
+        assert!(of_url("redis://h").unwrap().nodes[0].credentials().is_none());
+    }
+
+    #[test]
+    fn sentinels_have_a_login_of_their_own() {
+        let setup = Setup::new(&RedisSettings {
+            url: Some(Secret::new("redis-sentinel://me:pw@s1,s2/m")),
+            sentinel_password: Some(Secret::new("other")),
+            ..RedisSettings::default()
+        });
+        let setup = setup.unwrap();
+        assert_eq!(setup.nodes[1].credentials().unwrap(), ["other"]);
+        let named = Server::new(RedisNode { host: "h".to_owned(), port: 1 }, setup.login);
+        assert_eq!(named.credentials().unwrap(), ["me", "pw"]);
     }
 
     #[test]
     fn what_cannot_be_used_is_said_without_the_password() {
-        assert_eq!(of_url("rediss://h").err(), Some(SetupError::Tls));
-        assert_eq!(of_url("http://h").err(), Some(SetupError::Scheme));
-        assert_eq!(of_url("redis-cluster://h").err(), Some(SetupError::Scheme));
-        assert_eq!(of_url("localhost:6379").err(), Some(SetupError::Scheme));
-        let error = of_url("redis://me:s3cret@h:notaport").err().unwrap();
-        assert!(matches!(error, SetupError::Url(_)));
-        assert!(!error.to_string().contains("s3cret"), "{error}");
-    }
-
-    #[test]
-    fn without_a_url_the_fields_count() {
+        let error = of_url("redis://me:geheim@h:notaport").err().unwrap();
+        assert!(matches!(error, SetupError::Place(_)));
+        assert!(!error.to_string().contains("geheim"), "{error}");
         let settings = RedisSettings {
-            host: Some("h".to_owned()),
-            port: 1,
-            password: Some(Secret::new("pw")),
+            tls: true,
+            tls_ca: Some("/nonexistent/ca.pem".into()),
             ..RedisSettings::default()
         };
-        let server = Server::new(&settings).unwrap();
-        assert_eq!(server.address(), ("h", 1));
-        assert_eq!(server.credentials().unwrap(), ["pw"]);
-        assert!(Server::new(&RedisSettings::default()).unwrap().credentials().is_none());
+        let error = Setup::new(&settings).err().unwrap();
+        assert!(error.to_string().contains("/nonexistent/ca.pem"), "{error}");
     }
 }

@@ -7,26 +7,29 @@
 //! Invariants: this task alone writes to the connection; it waits for nothing but the socket, and only routes
 //! what it reads, so that Redis never has to cut it off for being slow; reading never waits for writing.
 
+use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use bytes::{Buf as _, Bytes, BytesMut};
 use serde::Deserialize;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpStream;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
 use super::backoff::Backoff;
 use super::breaker::Breaker;
+use super::finder::Finder;
 use super::health::{Health, Part};
 use super::names::{self, Channel};
 use super::resp::{self, Frame};
-use super::server::Server;
-use super::wishes::Wishes;
+use super::server::{Server, Stream};
+use super::shard::{Common, Tag};
+use super::verbs::{Verbs, is_elsewhere};
+use super::wishes::{Batch, Owed, Wishes};
 use crate::bus::metrics::Metrics;
-use crate::bus::{Deliver, Seq};
+use crate::bus::{Deliver, Gap, Seq};
 
 /// Room for reading: a burst of some hundred messages in one call.
 const READ_BUFFER: usize = 64 * 1024;
@@ -44,8 +47,12 @@ pub(super) struct Subscriber {
     pub(super) deliver: OnceLock<Arc<dyn Deliver>>,
     /// The number of the last probe that came back.
     pub(super) probed: watch::Sender<u64>,
-    server: Server,
-    probe_channel: String,
+    finder: Finder,
+    tag: Arc<Tag>,
+    node: String,
+    verbs: Verbs,
+    /// In a Cluster: asks for another look at who serves what.
+    look: Arc<Notify>,
     patience: Duration,
     /// Of the present connection.
     breaker: Mutex<Breaker>,
@@ -59,13 +66,18 @@ struct Position {
 }
 
 impl Subscriber {
-    pub(super) fn new(server: Server, node: &str, patience: Duration, metrics: Metrics) -> Self {
+    pub(super) fn new((finder, tag): (Finder, Arc<Tag>), common: &Common) -> Self {
+        let metrics = common.metrics.clone();
+        let patience = common.settings.redis.command_timeout;
         Self {
             wishes: Wishes::new(patience, metrics.clone()),
             deliver: OnceLock::new(),
             probed: watch::Sender::new(0),
-            server,
-            probe_channel: names::probe(node),
+            verbs: if matches!(finder, Finder::Placed(_)) { Verbs::Cluster } else { Verbs::Plain },
+            finder,
+            tag,
+            node: common.node.clone(),
+            look: Arc::clone(&common.look),
             patience,
             breaker: Mutex::default(),
             metrics,
@@ -106,34 +118,41 @@ impl Subscriber {
     async fn listen(&self, health: &Health, backoff: &mut Backoff) -> String {
         let breaker = Breaker::default();
         *self.breaker.lock().unwrap_or_else(PoisonError::into_inner) = breaker.clone();
-        let mut connection = match tokio::time::timeout(self.patience, self.connect()).await {
+        let server = match self.finder.find().await {
+            Ok(server) => server,
+            Err(why) => return format!("cannot listen: {why}"),
+        };
+        let connecting = tokio::time::timeout(self.patience, self.connect(&server));
+        let mut connection = match connecting.await {
             Ok(Ok(connection)) => connection,
-            Ok(Err(error)) => return format!("cannot listen at {}: {error}", self.server),
-            Err(_elapsed) => return format!("{} did not answer in time", self.server),
+            Ok(Err(error)) => return format!("cannot listen at {server}: {error}"),
+            Err(_elapsed) => return format!("{server} did not answer in time"),
         };
         let began = Instant::now();
-        tracing::info!(target: "Bus", "connected to Redis at {}, to listen", self.server);
+        tracing::info!(target: "Bus", "connected to Redis at {server}, to listen");
         let ended = tokio::select! {
             why = breaker.tripped() => why,
             Err(error) = self.serve(&mut connection, health) => error.to_string(),
         };
         backoff.lived(began.elapsed());
         self.metrics.reconnects.inc();
-        tracing::warn!(target: "Bus", "lost Redis at {}, listening: {ended}", self.server);
-        format!("lost Redis at {}: {ended}", self.server)
+        tracing::warn!(target: "Bus", "lost Redis at {server}, listening: {ended}");
+        format!("lost Redis at {server}: {ended}")
     }
 
     /// A connection that is logged in and hears its own probes.
-    async fn connect(&self) -> Result<Connection, Lost> {
-        let stream = TcpStream::connect(self.server.address()).await?;
-        stream.set_nodelay(true)?;
+    async fn connect(&self, server: &Server) -> Result<Connection, Lost> {
+        let stream = server.dial().await?;
         let input = BytesMut::with_capacity(READ_BUFFER);
-        let mut connection = Connection { stream, input, output: Vec::new() };
-        if let Some(credentials) = self.server.credentials() {
+        let probes = names::probe(&self.tag.get(), &self.node);
+        let mut connection =
+            Connection { stream, input, output: Vec::new(), probes, pinged: VecDeque::new() };
+        if let Some(credentials) = server.credentials() {
             let words: Vec<_> = ["AUTH"].into_iter().chain(credentials).collect();
             resp::command(&mut connection.output, words);
         }
-        resp::command(&mut connection.output, ["SUBSCRIBE", self.probe_channel.as_str()]);
+        let (subscribe, _) = self.verbs.words();
+        resp::command(&mut connection.output, [subscribe, connection.probes.as_str()]);
         connection.stream.write_all(&connection.output).await?;
         connection.output.clear();
         loop {
@@ -144,7 +163,7 @@ impl Subscriber {
                         connection.input.advance(length);
                         return Ok(connection);
                     }
-                    Frame::Message { .. } | Frame::Other => connection.input.advance(length),
+                    _ => connection.input.advance(length),
                 }
             }
             if connection.stream.read_buf(&mut connection.input).await? == 0 {
@@ -159,8 +178,8 @@ impl Subscriber {
         connection: &mut Connection,
         health: &Health,
     ) -> Result<std::convert::Infallible, Lost> {
-        let Connection { stream, input, output } = connection;
-        let (mut reader, mut writer) = stream.split();
+        let Connection { stream, input, output, probes, pinged } = connection;
+        let (mut reader, mut writer) = tokio::io::split(stream);
         let mut written = 0;
         let began = Instant::now();
         let users = self.wishes.restore();
@@ -174,60 +193,77 @@ impl Subscriber {
                     if read? == 0 {
                         return Err(Lost::Closed);
                     }
-                    self.route_all(input)?;
+                    self.route_all(input, probes, pinged)?;
                 }
                 sent = writer.write(output.get(written..).unwrap_or_default()), if writing => {
                     written += sent?;
-                }
-                () = self.wishes.changed(), if may_take => {
-                    (*output, written) = (self.next_commands(), 0);
-                }
-                _ = pace.tick() => {
-                    if self.wishes.owes_gap() {
-                        self.gap();
+                    if written == output.len() {
+                        // Bytes that TLS holds back go out, too.
+                        writer.flush().await?;
                     }
                 }
+                () = self.wishes.changed(), if may_take => {
+                    let batch = self.wishes.take();
+                    (*output, written) = (self.verbs.commands(&batch), 0);
+                    if self.verbs == Verbs::Cluster && !output.is_empty() {
+                        pinged.push_back(batch);
+                    }
+                }
+                _ = pace.tick() => self.report(self.wishes.take_owed()),
             }
             if self.wishes.restored() {
                 let took = began.elapsed().as_millis();
                 tracing::info!(target: "Bus", "restored {users} subscriptions in {took}ms");
-                self.gap();
+                // One report covers whatever was owed so far.
+                drop(self.wishes.take_owed());
+                self.report(Owed { everyone: true, of: Vec::new() });
+                self.unsure();
                 health.up(Part::Subscriber);
             }
         }
     }
 
-    fn gap(&self) {
-        // One report covers whatever was owed so far.
-        self.wishes.owes_gap();
-        if let Some(deliver) = self.deliver.get() {
-            deliver.gap();
-        }
-    }
-
-    /// The next batch, as bytes.
-    fn next_commands(&self) -> Vec<u8> {
-        let batch = self.wishes.take();
-        let mut output = Vec::new();
-        for (verb, users) in [("UNSUBSCRIBE", batch.unsubscribe), ("SUBSCRIBE", batch.subscribe)] {
-            if users.is_empty() {
-                continue;
+    fn report(&self, owed: Owed) {
+        let Some(deliver) = self.deliver.get() else { return };
+        let mut late = owed.of;
+        late.retain(|name| match names::watched(name) {
+            Some(user) => {
+                deliver.presence_changed(user);
+                false
             }
-            // A user's signals come second: their confirmation says that both are.
-            let channels: Vec<_> = users
-                .iter()
-                .flat_map(|user| [names::messages(user), names::signals(user)])
-                .collect();
-            let words: Vec<_> =
-                [verb].into_iter().chain(channels.iter().map(String::as_str)).collect();
-            resp::command(&mut output, words);
+            None => true,
+        });
+        match (owed.everyone, self.verbs) {
+            (true, Verbs::Plain) => deliver.gap(Gap::Everyone),
+            (true, Verbs::Cluster) => deliver.gap(Gap::Of(&self.wishes.names())),
+            (false, _) if late.is_empty() => {}
+            (false, _) => deliver.gap(Gap::Of(&late)),
         }
-        output
     }
 
-    fn route_all(&self, input: &mut BytesMut) -> Result<(), Lost> {
+    /// Anything may have changed with those who are watched.
+    pub(super) fn unsure(&self) {
+        let Some(deliver) = self.deliver.get() else { return };
+        for user in self.wishes.watched() {
+            deliver.presence_changed(&user);
+        }
+    }
+
+    fn route_all(
+        &self,
+        input: &mut BytesMut,
+        probes: &str,
+        pinged: &mut VecDeque<Batch>,
+    ) -> Result<(), Lost> {
         while let Some((frame, length)) = resp::parse(input)? {
-            self.route(frame)?;
+            match frame {
+                Frame::Pong => {
+                    if pinged.pop_front().is_some_and(|batch| self.wishes.settled(&batch)) {
+                        self.look.notify_one();
+                    }
+                }
+                frame => self.route(frame, probes)?,
+            }
             input.advance(length);
         }
         if input.is_empty() && input.capacity() > KEPT_BUFFER {
@@ -237,7 +273,7 @@ impl Subscriber {
         Ok(())
     }
 
-    fn route(&self, frame: Frame<'_>) -> Result<(), Lost> {
+    fn route(&self, frame: Frame<'_>, probes: &str) -> Result<(), Lost> {
         match frame {
             Frame::Message { channel, payload } => match Channel::parse(channel) {
                 Channel::Messages(user) => self.message(user, payload),
@@ -247,17 +283,38 @@ impl Subscriber {
                         deliver.signal(user, Bytes::copy_from_slice(payload));
                     }
                 }
-                Channel::Other => self.probe(channel, payload),
-            },
-            Frame::Confirmed { channel } => {
-                if let Channel::Signals(user) = Channel::parse(channel) {
-                    self.wishes.answered(user);
+                Channel::Presence(user) => {
+                    if let Some(deliver) = self.deliver.get() {
+                        deliver.presence_changed(user);
+                    }
                 }
+                Channel::Other if channel == probes.as_bytes() => self.probe(payload),
+                Channel::Other => {}
+            },
+            Frame::Confirmed { channel, subscribed } => match Channel::parse(channel) {
+                Channel::Signals(user) => self.confirmed(user, subscribed),
+                Channel::Presence(user) => self.confirmed(&names::presence(user), subscribed),
+                Channel::Messages(_) | Channel::Other => {}
+            },
+            Frame::Refused(why) if self.verbs == Verbs::Cluster && is_elsewhere(why) => {
+                // For whom, the pong will tell.
+                self.look.notify_one();
             }
             Frame::Refused(why) => return Err(Lost::refused(why)),
-            Frame::Other => {}
+            Frame::Pong | Frame::Other => {}
         }
         Ok(())
+    }
+
+    fn confirmed(&self, name: &str, subscribed: bool) {
+        match self.verbs {
+            Verbs::Plain => self.wishes.answered(name),
+            Verbs::Cluster => {
+                if self.wishes.heard(name, subscribed) {
+                    self.look.notify_one();
+                }
+            }
+        }
     }
 
     fn message(&self, user: &str, payload: &[u8]) {
@@ -277,11 +334,9 @@ impl Subscriber {
         }
     }
 
-    fn probe(&self, channel: &[u8], payload: &[u8]) {
+    fn probe(&self, payload: &[u8]) {
         let number = str::from_utf8(payload).ok().and_then(|number| number.parse::<u64>().ok());
-        if let Some(number) = number
-            && channel == self.probe_channel.as_bytes()
-        {
+        if let Some(number) = number {
             self.probed.send_if_modified(|last| {
                 let newer = number > *last;
                 *last = number.max(*last);
@@ -292,9 +347,13 @@ impl Subscriber {
 }
 
 struct Connection {
-    stream: TcpStream,
+    stream: Stream,
     input: BytesMut,
     output: Vec<u8>,
+    /// The own channel.
+    probes: String,
+    /// In a Cluster: batches whose pings are not answered.
+    pinged: VecDeque<Batch>,
 }
 
 /// Why a connection ended.
@@ -313,30 +372,5 @@ enum Lost {
 impl Lost {
     fn refused(why: &[u8]) -> Self {
         Self::Refused(String::from_utf8_lossy(why).into_owned())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::observability::Registry;
-    use crate::settings::RedisSettings;
-
-    #[test]
-    fn a_batch_is_one_command_of_each_kind_and_ends_come_first() {
-        let server = Server::new(&RedisSettings::default()).unwrap();
-        let metrics = Metrics::new(&mut Registry::default());
-        let subscriber = Subscriber::new(server, "node", Duration::from_secs(1), metrics);
-        subscriber.wishes.restore();
-        let gone = subscriber.wishes.wish("gone");
-        subscriber.next_commands();
-        let _stay = (subscriber.wishes.wish("a"), subscriber.wishes.wish("b"));
-        drop(gone);
-        let mut expected = Vec::new();
-        resp::command(&mut expected, ["UNSUBSCRIBE", "chat:gone", "signal:{chat:gone}"]);
-        let both = ["SUBSCRIBE", "chat:a", "signal:{chat:a}", "chat:b", "signal:{chat:b}"];
-        resp::command(&mut expected, both);
-        assert_eq!(subscriber.next_commands(), expected);
-        assert_eq!(subscriber.next_commands(), b"");
     }
 }

@@ -1,8 +1,17 @@
 //! Which users are listened for: what this process wants, and how far Redis has followed.
 //!
+//! A name here is a user's, which stands for the channels of his messages and signals; or the channel of his presence,
+//! wished for by who watches him.
+//!
 //! Walk: a [`Wish`] counts up its user and queues him; the subscriber, which alone writes to the
 //! subscribed connection, takes users from the queue in batches ([`Wishes::take`]), writes what each lacks,
 //! and reports what the server confirmed. After a loss everybody is queued again ([`Wishes::restore`]).
+//!
+//! A Cluster's server answers a command for a slot that it serves no more with an error that names no channel, and ends
+//! subscriptions unasked when a slot leaves it. There, what was heard of each user is noted ([`Wishes::heard`]), and a
+//! batch counts as answered when the ping behind it is ([`Wishes::settled`]); whoever turns out not to be
+//! subscribed is *displaced*: he waits for another look at who serves him, which moves him or has him
+//! tried again ([`Wishes::retry`]).
 //!
 //! Invariants: the wanted set lives here and survives every connection; commands of one user go out
 //! in the order in which he was taken, so a late unsubscription cannot undo a newer subscription;
@@ -13,8 +22,10 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use prometheus_client::metrics::gauge::Gauge;
 use tokio::sync::{Notify, oneshot};
 
+use super::names;
 use crate::bus::BusError;
 use crate::bus::metrics::Metrics;
 
@@ -46,8 +57,24 @@ struct Wanted {
     answered: u64,
     /// Restored when this many are answered.
     mark: Option<u64>,
-    /// Somebody was confirmed after being told that this could not be waited for.
-    gap_owed: bool,
+    owed: Owed,
+    /// Wanted, and refused by the server; in a Cluster.
+    displaced: Vec<Arc<str>>,
+}
+
+/// Whose inboxes are to be read again.
+#[derive(Debug, Default)]
+pub(super) struct Owed {
+    pub(super) everyone: bool,
+    /// Who was confirmed after being told that this could not be waited for.
+    pub(super) of: Vec<Arc<str>>,
+}
+
+impl Owed {
+    #[cfg(test)]
+    pub(super) fn is_nothing(&self) -> bool {
+        !self.everyone && self.of.is_empty()
+    }
 }
 
 #[derive(Default)]
@@ -58,6 +85,8 @@ struct User {
     subscribed: bool,
     /// Commands that the server has not answered.
     unanswered: u32,
+    /// In a Cluster: the server said last that he is subscribed.
+    heard: bool,
     /// Was told "unavailable" while he wished.
     late: bool,
     waiting: Vec<oneshot::Sender<Arc<str>>>,
@@ -86,14 +115,10 @@ impl Wishes {
             sent: 0,
             answered: 0,
             mark: None,
-            gap_owed: false,
+            owed: Owed::default(),
+            displaced: Vec::new(),
         };
         Arc::new(Self { wanted: Mutex::new(wanted), changed: Notify::new(), patience, metrics })
-    }
-
-    #[cfg(test)]
-    pub(super) fn metrics(&self) -> &Metrics {
-        &self.metrics
     }
 
     fn lock(&self) -> MutexGuard<'_, Wanted> {
@@ -106,12 +131,39 @@ impl Wishes {
         let entry = wanted.users.entry(Arc::clone(&user)).or_default();
         entry.wishes += 1;
         if entry.wishes == 1 {
-            self.metrics.wanted.inc();
+            self.gauge(&user).inc();
             wanted.enqueue(&user);
             self.changed.notify_one();
         }
         drop(wanted);
         Wish { wishes: Arc::clone(self), user }
+    }
+
+    /// Like [`wish`](Self::wish), for somebody whose messages came another way until now: something may be missing.
+    pub(super) fn wish_late(self: &Arc<Self>, user: &str) -> Wish {
+        let wish = self.wish(user);
+        if let Some(user) = self.lock().users.get_mut(user) {
+            user.late = true;
+        }
+        wish
+    }
+
+    /// The users who are wished for.
+    pub(super) fn names(&self) -> Vec<Arc<str>> {
+        let wanted = self.lock();
+        let names = wanted.users.keys().filter(|name| names::watched(name).is_none());
+        names.cloned().collect()
+    }
+
+    /// What counts wishes like the one for `name`.
+    fn gauge(&self, name: &str) -> &Gauge<i64> {
+        if names::watched(name).is_some() { &self.metrics.watches } else { &self.metrics.wanted }
+    }
+
+    /// The users whose presence is wished for.
+    pub(super) fn watched(&self) -> Vec<Arc<str>> {
+        let wanted = self.lock();
+        wanted.users.keys().filter_map(|name| names::watched(name)).map(Arc::from).collect()
     }
 
     /// Ends when there may be something to [`take`](Self::take).
@@ -127,9 +179,11 @@ impl Wishes {
         queue.clear();
         for (name, user) in users.iter_mut() {
             (user.subscribed, user.unanswered, user.queued) = (false, 0, true);
+            user.heard = false;
             queue.push_back(Arc::clone(name));
         }
         (wanted.sent, wanted.answered, wanted.mark) = (0, 0, None);
+        wanted.displaced = Vec::new();
         wanted.connected = true;
         self.changed.notify_one();
         wanted.users.len()
@@ -190,20 +244,44 @@ impl Wishes {
         batch
     }
 
+    /// In a Cluster: the server said that it listens for `name`, or does so no more. True where nobody asked for that.
+    pub(super) fn heard(&self, name: &str, subscribed: bool) -> bool {
+        let mut wanted = self.lock();
+        let Some(user) = wanted.users.get_mut(name) else { return false };
+        user.heard = subscribed;
+        user.unanswered == 0 && wanted.displace(name)
+    }
+
+    /// In a Cluster: every command of `batch` is answered, one way or the other. True where some were refused.
+    pub(super) fn settled(&self, batch: &Batch) -> bool {
+        let mut refused = false;
+        for name in batch.unsubscribe.iter().chain(&batch.subscribe) {
+            let mut wanted = self.lock();
+            wanted.answered += 1;
+            let Some(user) = wanted.users.get_mut(name) else { continue };
+            user.unanswered = user.unanswered.saturating_sub(1);
+            refused |= user.unanswered == 0 && wanted.displace(name);
+            wanted.came(name);
+        }
+        refused
+    }
+
+    /// Another look was had at who serves whom, and whoever was displaced is here still: he is tried again.
+    pub(super) fn retry(&self) {
+        let mut wanted = self.lock();
+        for name in std::mem::take(&mut wanted.displaced) {
+            wanted.enqueue(&name);
+        }
+        self.changed.notify_one();
+    }
+
     /// The server took the last command that was not answered yet for `user`.
     pub(super) fn answered(&self, user: &str) {
         let mut wanted = self.lock();
         wanted.answered += 1;
         let Some(entry) = wanted.users.get_mut(user) else { return };
         entry.unanswered = entry.unanswered.saturating_sub(1);
-        if entry.is_confirmed() {
-            let late = std::mem::take(&mut entry.late);
-            // Dropping the senders is the good news; a text would be the bad.
-            entry.waiting = Vec::new();
-            wanted.gap_owed |= late;
-        } else if entry.wishes == 0 && entry.unanswered == 0 && !entry.queued {
-            wanted.users.remove(user);
-        }
+        wanted.came(user);
     }
 
     /// Whether everything has just been restored; said once for each connection.
@@ -219,12 +297,25 @@ impl Wishes {
 
     /// Everybody is to look into his inbox again, for another reason than the subscriptions.
     pub(super) fn owe_gap(&self) {
-        self.lock().gap_owed = true;
+        self.lock().owed.everyone = true;
     }
 
-    /// Whether a gap report is owed for somebody who was confirmed late; asking settles it.
-    pub(super) fn owes_gap(&self) -> bool {
-        std::mem::take(&mut self.lock().gap_owed)
+    /// Whose gap is to be reported, since they were confirmed late, or for another reason; asking settles it.
+    pub(super) fn take_owed(&self) -> Owed {
+        std::mem::take(&mut self.lock().owed)
+    }
+
+    /// Waits until the server has confirmed `name`, whom somebody wishes for all the while.
+    pub(super) async fn confirmed(&self, name: &str) -> Result<(), BusError> {
+        let Some(receiver) = self.confirmation(name)? else { return Ok(()) };
+        match tokio::time::timeout(self.patience, receiver).await {
+            Ok(Err(_closed)) => Ok(()),
+            Ok(Ok(why)) => Err(BusError::Unavailable(why)),
+            Err(_elapsed) if self.gave_up(name) => Err(BusError::Unavailable(Arc::from(
+                "Redis did not confirm a subscription in time",
+            ))),
+            Err(_elapsed) => Ok(()),
+        }
     }
 
     fn confirmation(&self, name: &str) -> Result<Option<oneshot::Receiver<Arc<str>>>, BusError> {
@@ -258,6 +349,39 @@ impl Wishes {
 }
 
 impl Wanted {
+    /// An answer came for `name`: he is confirmed, or forgotten, or still waits.
+    fn came(&mut self, name: &str) {
+        let Some(user) = self.users.get_mut(name) else { return };
+        if user.is_confirmed() {
+            // Dropping the senders is the good news; a text would be the bad.
+            user.waiting = Vec::new();
+            if std::mem::take(&mut user.late)
+                && let Some((name, _)) = self.users.get_key_value(name)
+            {
+                self.owed.of.push(Arc::clone(name));
+            }
+        } else if user.wishes == 0 && user.unanswered == 0 && !user.queued {
+            self.users.remove(name);
+        }
+    }
+
+    /// Takes `name` for displaced, if he passes for subscribed and is not; true where that is news. Whoever
+    /// waits for his confirmation goes on waiting.
+    fn displace(&mut self, name: &str) -> bool {
+        let Some(user) = self.users.get_mut(name) else { return false };
+        if !user.subscribed || user.heard {
+            return false;
+        }
+        user.subscribed = false;
+        user.late = true;
+        if user.wishes > 0
+            && let Some((name, _)) = self.users.get_key_value(name)
+        {
+            self.displaced.push(Arc::clone(name));
+        }
+        true
+    }
+
     fn enqueue(&mut self, name: &Arc<str>) {
         if !self.connected {
             return;
@@ -278,16 +402,12 @@ pub(in crate::bus) struct Wish {
 }
 
 impl Wish {
+    pub(super) fn wishes(&self) -> &Arc<Wishes> {
+        &self.wishes
+    }
+
     pub(in crate::bus) async fn confirmed(&self) -> Result<(), BusError> {
-        let Some(receiver) = self.wishes.confirmation(&self.user)? else { return Ok(()) };
-        match tokio::time::timeout(self.wishes.patience, receiver).await {
-            Ok(Err(_closed)) => Ok(()),
-            Ok(Ok(why)) => Err(BusError::Unavailable(why)),
-            Err(_elapsed) if self.wishes.gave_up(&self.user) => Err(BusError::Unavailable(
-                Arc::from("Redis did not confirm a subscription in time"),
-            )),
-            Err(_elapsed) => Ok(()),
-        }
+        self.wishes.confirmed(&self.user).await
     }
 }
 
@@ -298,7 +418,7 @@ impl Drop for Wish {
         user.wishes -= 1;
         if user.wishes == 0 {
             user.late = false;
-            self.wishes.metrics.wanted.dec();
+            self.wishes.gauge(&self.user).dec();
             if wanted.connected {
                 wanted.enqueue(&self.user);
                 self.wishes.changed.notify_one();

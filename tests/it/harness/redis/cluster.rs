@@ -153,6 +153,7 @@ impl RedisCluster {
             let known = format!("cluster_known_nodes:{}\r\n", self.servers.len());
             server.until(&["CLUSTER", "INFO"], &known).await;
         }
+        self.works().await;
         self.servers.len() - 1
     }
 
@@ -174,6 +175,9 @@ async fn member() -> RedisServer {
         "--cluster-announce-ip",
         "127.0.0.1",
         "--cluster-require-full-coverage",
+        "no",
+        // One that gave its last slot away stays a primary, to be given others.
+        "--cluster-allow-replica-migration",
         "no",
     ])
     .await

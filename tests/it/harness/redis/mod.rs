@@ -179,6 +179,14 @@ impl RedisServer {
         listener
     }
 
+    /// Likewise in a Cluster, where channels belong to slots.
+    pub(crate) async fn sharded_listener(&self, channel: &str) -> Listener {
+        let stream = self.connect(&["SSUBSCRIBE", channel]).await.unwrap();
+        let mut listener = Listener { stream, heard: String::new() };
+        listener.hears(":1\r\n").await;
+        listener
+    }
+
     async fn answers(&self) -> bool {
         let Ok(mut stream) = self.connect(&["PING"]).await else { return false };
         let mut answer = [0; 7];

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
 
 use super::{RedisServer, free_port};
 
@@ -53,6 +53,8 @@ impl TlsServer {
 /// An authority, and one certificate of it that is good on both sides, in the server's folder.
 fn certificates(server: &RedisServer) -> Certificates {
     let mut authority = CertificateParams::new(Vec::<String>::new()).unwrap();
+    // Of one name with what it signs, it would pass for that itself.
+    authority.distinguished_name.push(DnType::CommonName, "tests' authority");
     authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     let authority = CertifiedIssuer::self_signed(authority, KeyPair::generate().unwrap()).unwrap();
     let key = KeyPair::generate().unwrap();
