@@ -17,3 +17,7 @@ bench what="http":
 # Licences, advisories and duplicate versions of the dependencies.
 deny:
     cargo deny check
+
+# Talking pairs while something breaks; all faults, or those named.
+chaos *faults:
+    scripts/chaos.sh {{faults}}

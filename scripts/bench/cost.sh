@@ -53,8 +53,8 @@ run_way() {
     }' >>"$dir/$1.cost" || die "nothing was delivered: $line"
 }
 
-# memory - bytes that Redis holds for its data.
-memory() { redis info memory | tr -d '\r' | sed -n 's/^used_memory_dataset:\([0-9]*\)/\1/p'; }
+# memory - bytes that Redis has taken, tables included.
+memory() { redis info memory | tr -d '\r' | sed -n 's/^used_memory:\([0-9]*\)/\1/p'; }
 
 # fill MESSAGES TAG - so many to each of $users users.
 fill() {
@@ -64,11 +64,12 @@ fill() {
 
 # memory_of MESSAGES - prints bytes a user, with the receipts of the last ten minutes and without.
 memory_of() {
-  local empty full
+  local empty full tag
+  tag=fill$(printf %02d "$1")
   empty=$(memory)
-  fill "$1" "fill$(printf %02d "$1")"
+  fill "$1" "$tag"
   full=$(memory)
-  redis --scan --pattern 'seen:*' | xargs -d '\n' -n 1000 redis-cli -p "$redis_port" unlink >/dev/null
+  redis --scan --pattern "seen:{chat:$tag-*" | xargs -d '\n' -n 1000 redis-cli -p "$redis_port" unlink >/dev/null
   sleep 2
   echo "$(((full - empty) / users)) $((($(memory) - empty) / users))"
 }

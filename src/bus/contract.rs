@@ -435,8 +435,6 @@ async fn gives_the_oldest_seat_to_a_new_one(bus: &Bus, heard: &Recorder) {
     let mut seats = Vec::new();
     for _ in 0..4 {
         seats.push(seat(bus, "pushed", two).await);
-        // So that one is older than the next by any clock.
-        tokio::time::sleep(Duration::from_millis(2)).await;
     }
     let oldest = [seats[0].number(), seats[1].number()];
     heard.until("both are told", |heard| heard.evicted("pushed").len() == 2).await;

@@ -93,13 +93,6 @@ impl Metrics {
             reads: Gauge::default(),
             histories: Counter::default(),
         };
-        registry.register_collector(Box::new(metrics.probe_ages.clone()));
-        registry.register(
-            "histories_begun",
-            "Times that Redis went on with another history, and clients were told",
-            metrics.histories.clone(),
-        );
-        registry.register("reads_in_flight", "Inboxes being read", metrics.reads.clone());
         registry.register("up", "Whether the message bus works", metrics.up.clone());
         registry.register("publishes", "Messages published, by outcome", publishes);
         registry.register(
@@ -126,8 +119,19 @@ impl Metrics {
             "Probes that did not come back in time",
             metrics.probes_lost.clone(),
         );
+        metrics.register_history(registry);
         metrics.register_presence(registry);
         metrics
+    }
+
+    fn register_history(&self, registry: &mut Registry) {
+        registry.register_collector(Box::new(self.probe_ages.clone()));
+        registry.register(
+            "histories_begun",
+            "Times that Redis went on with another history, and clients were told",
+            self.histories.clone(),
+        );
+        registry.register("reads_in_flight", "Inboxes being read", self.reads.clone());
     }
 
     fn register_presence(&self, registry: &mut Registry) {

@@ -6,7 +6,8 @@
 //! again and the outbox waits. An inbox that is too big to be held for one reader is read in pages.
 //!
 //! Invariants: nothing is given before the welcome; one read at a time; while a read has to wait (the bus
-//! is away), live messages that do not follow are passed over, since the read will bring them.
+//! is away), live messages that do not follow are passed over, since the read will bring them; and so are all
+//! between an interruption of the live path and the next read, whatever their positions.
 
 use std::collections::VecDeque;
 use std::pin::Pin;
@@ -33,6 +34,10 @@ const DOUBLINGS: u8 = 5;
 /// For this long after a read, the live path may still bring what was read.
 const OVERLAP: Duration = Duration::from_secs(5);
 
+/// What came live after it had been read is most likely the overlap of the two, but a history that began anew looks the
+/// same; so the inbox is asked after this time and up to as much again.
+const CONFIRM: Duration = Duration::from_secs(1);
+
 /// After an interruption, all users of the process read their inboxes at this rate, spread at random.
 const READS_A_SECOND: f64 = 20_000.0;
 /// … unless so few are here that it is a matter of milliseconds.
@@ -47,6 +52,11 @@ pub(super) struct Delivery {
     announced: Option<Utf8Bytes>,
     /// A read is due then; until it is done, live messages that do not follow are passed over.
     read_at: Option<Instant>,
+    /// A read is due then, to make sure that the history is still the same; until it is done, all goes on.
+    confirm_at: Option<Instant>,
+    /// The live path was interrupted, or was never there: what it brings may belong to another history, however well it
+    /// seems to follow, until the inbox has been read.
+    in_doubt: bool,
     /// Reads that failed in a row, counted up to [`DOUBLINGS`].
     failures: u8,
     /// When the last read was done.
@@ -99,6 +109,8 @@ impl Delivery {
             reading: Some(Box::pin(join)),
             announced: None,
             read_at: None,
+            confirm_at: None,
+            in_doubt: true,
             failures: 0,
             read_done: now,
             subscription: None,
@@ -117,12 +129,12 @@ impl Delivery {
 
     /// When [`Delivery::wake`] has something to do.
     pub(super) fn deadline(&self) -> Option<Instant> {
-        self.read_at
+        [self.read_at, self.confirm_at].into_iter().flatten().min()
     }
 
     /// Begins the read that is due.
     pub(super) fn wake(&mut self, place: &Place, now: Instant) {
-        if self.read_at.is_some_and(|read_at| read_at <= now) {
+        if self.deadline().is_some_and(|deadline| deadline <= now) {
             self.read(place, self.cursor.wants());
         }
     }
@@ -133,7 +145,8 @@ impl Delivery {
         while let Some(reading) = &mut self.reading {
             let Poll::Ready(read) = reading.as_mut().poll(cx) else { return };
             self.reading = None;
-            self.announced = self.was_read(read, place, now);
+            // What a reader that is slow was not told yet is still true.
+            self.announced = self.was_read(read, place, now).or_else(|| self.announced.take());
         }
     }
 
@@ -141,6 +154,7 @@ impl Delivery {
     pub(super) fn stop_reading(&mut self) {
         self.reading = None;
         self.read_at = None;
+        self.confirm_at = None;
         self.has_more = false;
     }
 
@@ -190,7 +204,17 @@ impl Delivery {
 
     fn read(&mut self, place: &Place, from: Seq) {
         self.read_at = None;
+        self.confirm_at = None;
         self.reading = Some(Box::pin(place.hub.relay.read(&place.user, from)));
+    }
+
+    /// Reads the inbox, which will bring what came live. Where a read has to wait, it need not wait for long any more:
+    /// the bus is there.
+    fn read_soon(&mut self, place: &Place, now: Instant) {
+        match &mut self.read_at {
+            Some(read_at) => *read_at = (*read_at).min(now + RETRY),
+            None => self.read(place, self.cursor.wants()),
+        }
     }
 
     /// Takes what a read brought; gives the frame that tells the client of it.
@@ -231,6 +255,7 @@ impl Delivery {
             self.read(place, 0);
             return None;
         }
+        self.in_doubt = false;
         self.has_more = Read::has_more(&replay);
         self.replay = replay.messages.into_iter();
         self.read_done = now;
@@ -279,6 +304,7 @@ impl Delivery {
                     }
                 }
                 Item::Gap => {
+                    self.in_doubt = true;
                     self.cursor.interrupted();
                     self.interrupted(place, now);
                 }
@@ -288,14 +314,15 @@ impl Delivery {
                 Item::Message { seq, taken_ms, frame } => {
                     let settled = now.saturating_duration_since(self.read_done) > OVERLAP;
                     match self.cursor.live(seq, settled) {
-                        Verdict::Next => {
+                        Verdict::Next if !self.in_doubt => {
                             self.cursor.gave(seq);
                             return Some(Given { frame, message: true, taken_ms });
                         }
-                        Verdict::Seen => {}
-                        // The read that is due will bring it.
-                        Verdict::Read if self.read_at.is_some() => {}
-                        Verdict::Read => self.read(place, self.cursor.wants()),
+                        Verdict::Seen if !self.in_doubt => {
+                            let spread = CONFIRM.mul_f64(1.0 + fastrand::f64());
+                            self.confirm_at.get_or_insert(now + spread);
+                        }
+                        _ => self.read_soon(place, now),
                     }
                 }
             }

@@ -22,12 +22,16 @@ mod api_bounds;
 mod api_description;
 /// Bodies both ways, trailers, reuse, and backends that fail.
 mod bodies;
+/// Faults with real processes: talking pairs while something breaks.
+mod chaos;
 /// `send` and `chat`: the built binary against a gateway.
 mod cli_talk;
 /// Chat as its users meet it.
 mod conversation;
 /// Storms, floods and readers that do not read, against the built binary.
 mod crowds;
+/// Devices and presence over two processes.
+mod devices;
 /// The way down.
 mod drain;
 /// Message framing, byte by byte.
@@ -38,6 +42,8 @@ mod headers;
 mod import_directions;
 /// The client library in Node.
 mod library;
+/// Random schedules of faults against a simple model.
+mod model;
 /// What the gateway answers itself.
 mod own_paths;
 /// The chat page in a real browser.

@@ -51,14 +51,11 @@ mod witness;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use fred::types::{Key, Value};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use self::cluster::{Cluster, Following};
 use self::finder::Finder;
-use self::script::Script;
-use self::seat_script::SeatScripts;
 pub(super) use self::seats::Claim;
 use self::seats::{Evicting, Seats};
 use self::sentinel::Sentinels;
@@ -164,26 +161,6 @@ impl RedisBus {
         match &self.topology {
             Topology::One(shard, _) => shard.subscriber.unsure(),
             Topology::Cluster(cluster) => cluster.unsure(),
-        }
-    }
-
-    /// Runs a script of seats on keys of `user`.
-    async fn run_script(
-        &self,
-        user: &str,
-        script: fn(&SeatScripts) -> &Script,
-        arguments: impl Fn() -> (Vec<Key>, Vec<Value>),
-    ) -> Result<Vec<Value>, BusError> {
-        let mut way = self.way(user);
-        loop {
-            let shard = way.shard()?;
-            let commands = &shard.commands;
-            let (keys, values) = arguments();
-            let result =
-                commands.link()?.run(script(&commands.scripts.presence), keys, values).await;
-            if let Some(result) = way.done(result).await {
-                return result;
-            }
         }
     }
 

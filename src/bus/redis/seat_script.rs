@@ -82,7 +82,11 @@ if not (too_many and how == 'ask') then
       refused[#refused + 1] = seat[1]
     else
       local opened = seat[2]
-      if opened == 0 then opened = now end
+      if opened == 0 then
+        -- After every other one, also within a millisecond, so that it is not the oldest.
+        local newest = redis.call('ZREVRANGE', key, 0, 0, 'WITHSCORES')
+        opened = math.max(now, (tonumber(newest[2] or '0')) + 1)
+      end
       redis.call('ZADD', key, string.format('%.0f', opened), seat[1])
       count = count + 1
     end

@@ -12,13 +12,15 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
+use fred::types::{Key, Value};
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
 use super::book::{Book, Errand};
 use super::commands::{nonsense, overloaded, positive};
 use super::nodes::Nodes;
-use super::seat_script::{self, Dead, EVICT, How, Standing, Step, View};
+use super::script::Script;
+use super::seat_script::{self, Dead, EVICT, How, SeatScripts, Standing, Step, View};
 use super::{Listening, RedisBus, names};
 use crate::bus::metrics::Metrics;
 use crate::bus::{BusError, Deliver, Gap, Presence, SeatError, SeatLimit, SeatNumber, Seq};
@@ -142,6 +144,30 @@ impl RedisBus {
         self.subscribe(&names::presence(user))
     }
 
+    /// Whether the server that keeps what is `user`'s can be asked.
+    fn reach(&self, user: &str) -> Result<(), BusError> {
+        self.way(user).shard()?.commands.link().map(drop)
+    }
+
+    /// Runs one script where the keys of `user` are.
+    async fn run_for(
+        &self,
+        user: &str,
+        pick: fn(&SeatScripts) -> &Script,
+        (keys, values): (Vec<Key>, Vec<Value>),
+    ) -> Result<Vec<Value>, BusError> {
+        let mut way = self.way(user);
+        loop {
+            let shard = way.shard()?;
+            let commands = &shard.commands;
+            let script = pick(&commands.scripts.presence);
+            let result = commands.link()?.run(script, keys.clone(), values.clone()).await;
+            if let Some(result) = way.done(result).await {
+                return result;
+            }
+        }
+    }
+
     /// Has this node known before it says a seat: one of a node that nobody knows is taken for a dead one's. And
     /// has it know, after an outage, that there was one.
     async fn be_in_touch(&self) -> Result<(), BusError> {
@@ -151,11 +177,10 @@ impl RedisBus {
     /// Takes one step.
     async fn step(&self, step: &Step<'_>) -> Result<Standing, BusError> {
         // Known before waiting for a turn, so that being away is said at once.
-        self.way(step.user).shard()?.commands.link()?;
+        self.reach(step.user)?;
         let turn = tokio::time::timeout(self.seats.patience, self.seats.turns.acquire()).await;
         let Ok(Ok(_turn)) = turn else { return Err(overloaded()) };
-        let answer =
-            self.run_script(step.user, |scripts| &scripts.seats, || step.arguments()).await?;
+        let answer = self.run_for(step.user, |scripts| &scripts.seats, step.arguments()).await?;
         let standing = Standing::read(answer)?;
         self.seats.metrics.seats_freed.inc_by(standing.freed);
         self.seats.metrics.seats_evicted.inc_by(standing.evicted.len() as u64);
@@ -176,17 +201,14 @@ impl RedisBus {
         let asked = Instant::now();
         let nodes = &self.seats.nodes;
         let name = nodes.name();
-        let answer = self
-            .run_script(names::NODES, |scripts| &scripts.beat, || seat_script::beat(&name))
-            .await?;
-        let mut view = View::read(answer)?;
+        let once = async |name: &str| -> Result<View, BusError> {
+            let arguments = seat_script::beat(name);
+            View::read(self.run_for(names::NODES, |scripts| &scripts.beat, arguments).await?)
+        };
+        let mut view = once(&name).await?;
         if view.buried {
             nodes.rename(&name);
-            let name = nodes.name();
-            let answer = self
-                .run_script(names::NODES, |scripts| &scripts.beat, || seat_script::beat(&name))
-                .await?;
-            view = View { buried: true, ..View::read(answer)? };
+            view = View { buried: true, ..once(&nodes.name()).await? };
         }
         nodes.saw(view, asked);
         Ok(())
@@ -194,9 +216,8 @@ impl RedisBus {
 
     /// Says that `dead` is gone, unless it has beaten since.
     pub(super) async fn bury(&self, dead: Dead) -> Result<(), BusError> {
-        let answer = self
-            .run_script(names::NODES, |scripts| &scripts.bury, || seat_script::bury(&dead))
-            .await?;
+        let arguments = seat_script::bury(&dead);
+        let answer = self.run_for(names::NODES, |scripts| &scripts.bury, arguments).await?;
         let is_gone = positive(answer.first().ok_or_else(nonsense)?)? == 1;
         if is_gone && *dead.node != *self.seats.nodes.name() {
             tracing::warn!(target: "Bus", "node {} is gone: its users' seats are free", dead.node);
@@ -209,7 +230,7 @@ impl RedisBus {
     async fn grant(&self, claim: &Claim) -> Result<(), SeatError> {
         let Claim { user, number, limit, .. } = claim;
         // Known before it is noted as told.
-        self.way(user).shard()?.commands.link()?;
+        self.reach(user)?;
         self.be_in_touch().await?;
         let name = seat_name(&self.seats.nodes.name(), *number);
         let wanted = [(name.clone(), 0)];

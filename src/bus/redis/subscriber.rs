@@ -8,6 +8,7 @@
 //! what it reads, so that Redis never has to cut it off for being slow; reading never waits for writing.
 
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
@@ -54,6 +55,9 @@ pub(super) struct Subscriber {
     /// In a Cluster: asks for another look at who serves what.
     look: Arc<Notify>,
     patience: Duration,
+    /// The present connection has all that is wanted, and the gap was reported. Before, messages are passed over: they may
+    /// come from another history, and only seem to follow what was delivered; the report makes all be read.
+    whole: AtomicBool,
     /// Of the present connection.
     breaker: Mutex<Breaker>,
     metrics: Metrics,
@@ -79,6 +83,7 @@ impl Subscriber {
             node: common.node.clone(),
             look: Arc::clone(&common.look),
             patience,
+            whole: AtomicBool::new(false),
             breaker: Mutex::default(),
             metrics,
         }
@@ -181,6 +186,7 @@ impl Subscriber {
         let Connection { stream, input, output, probes, pinged } = connection;
         let (mut reader, mut writer) = tokio::io::split(stream);
         let mut written = 0;
+        self.whole.store(false, Ordering::Relaxed);
         let began = Instant::now();
         let users = self.wishes.restore();
         let mut pace = tokio::time::interval(GAP_PACE);
@@ -218,6 +224,7 @@ impl Subscriber {
                 drop(self.wishes.take_owed());
                 self.report(Owed { everyone: true, of: Vec::new() });
                 self.unsure();
+                self.whole.store(true, Ordering::Relaxed);
                 health.up(Part::Subscriber);
             }
         }

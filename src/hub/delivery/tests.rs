@@ -83,6 +83,56 @@ async fn what_comes_while_a_read_has_to_wait_is_read_later() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn nothing_is_given_to_a_blind_client_before_it_is_told_where_it_stands() {
+    let house = House::new();
+    let (mut delivery, place) = joining(&house, "userId=bob&since=5&epoch=e").await;
+    delivery.was_read(away(5), &place, Instant::now());
+    // It may follow, or be the sixth of another history.
+    let live = Item::Message { seq: 6, taken_ms: None, frame: "{}".into() };
+    house.hub.registry.push("bob", live);
+    assert_eq!(given(&mut delivery, &place), 0);
+    delivery.read_at = None;
+    delivery.was_read(answer(5, "e", 1..=6), &place, Instant::now());
+    assert_eq!(given(&mut delivery, &place), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn after_an_interruption_nothing_is_given_before_the_inbox_was_read() {
+    let house = House::new();
+    let (mut delivery, place) = joining(&house, "userId=bob").await;
+    let now = Instant::now();
+    delivery.was_read(answer(Seq::MAX, "e", 1..=5), &place, now);
+    house.hub.registry.push("bob", Item::Gap);
+    delivery.queued(&place, now);
+    delivery.reading = None;
+    delivery.was_read(away(5), &place, now);
+    delivery.read_at = Some(now + Duration::from_secs(3));
+    house.hub.registry.push("bob", Item::Message { seq: 6, taken_ms: None, frame: "{}".into() });
+    assert_eq!(given(&mut delivery, &place), 0, "it may be the sixth of another history");
+    assert_eq!(delivery.deadline(), Some(now + RETRY), "the bus is back");
+    assert!(delivery.was_read(answer(5, "f", 1..=6), &place, now).is_none());
+    let reset = frame(delivery.was_read(answer(0, "f", 1..=6), &place, now));
+    assert_eq!((&reset["epoch"], &reset["seq"]), (&json!("f"), &json!(0)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_looks_like_an_overlap_is_looked_into() {
+    let house = House::new();
+    let (mut delivery, place) = joining(&house, "userId=bob").await;
+    delivery.was_read(answer(Seq::MAX, "e", 1..=5), &place, Instant::now());
+    assert_eq!(delivery.deadline(), None);
+    house.hub.registry.push("bob", Item::Message { seq: 2, taken_ms: None, frame: "{}".into() });
+    assert_eq!(given(&mut delivery, &place), 0);
+    let deadline = delivery.deadline().expect("it may as well be the second of a new history");
+    // Meanwhile what follows is given.
+    house.hub.registry.push("bob", Item::Message { seq: 6, taken_ms: None, frame: "{}".into() });
+    assert_eq!(given(&mut delivery, &place), 1);
+    delivery.wake(&place, deadline);
+    assert!(delivery.reading.take().is_some() && delivery.deadline().is_none());
+    assert!(delivery.was_read(answer(6, "e", 1..=6), &place, Instant::now()).is_none());
+}
+
+#[tokio::test(start_paused = true)]
 async fn another_epoch_on_a_live_socket_is_told() {
     let house = House::new();
     let (mut delivery, place) = joining(&house, "userId=bob&since=5&epoch=e").await;

@@ -5,13 +5,16 @@ pub(crate) mod backend;
 pub(crate) mod browser;
 pub(crate) mod chat;
 pub(crate) mod gateway;
+pub(crate) mod gateway_process;
 pub(crate) mod http;
+pub(crate) mod ledger;
 /// Node, for the client library.
 pub(crate) mod node;
+pub(crate) mod pairs;
 #[expect(dead_code, reason = "the tests of the bus use the rest")]
 pub(crate) mod redis;
-#[expect(dead_code, reason = "the tests of the bus use the rest")]
 pub(crate) mod relay;
+pub(crate) mod report;
 
 use std::future::Future;
 use std::time::Duration;

@@ -122,7 +122,6 @@ async fn a_new_seat_evicts_the_oldest_wherever_it_is() {
     let listens = one.bus.subscribe("bob");
     listens.confirmed().await.unwrap();
     let oldest = seat(&one.bus, "bob", newest).await;
-    tokio::time::sleep(Duration::from_millis(5)).await;
     let _rest = (seat(&two.bus, "bob", newest).await, seat(&two.bus, "bob", newest).await);
     let number = oldest.number();
     one.heard.until("it is told", |heard| heard.evicted("bob") == [number]).await;
@@ -130,7 +129,6 @@ async fn a_new_seat_evicts_the_oldest_wherever_it_is() {
     // Whoever hears nothing of it is told when he says his seat again.
     drop(listens);
     let deaf = seat(&one.bus, "carol", newest).await;
-    tokio::time::sleep(Duration::from_millis(5)).await;
     let _rest = (seat(&two.bus, "carol", newest).await, seat(&two.bus, "carol", newest).await);
     deaf.confirm();
     let number = deaf.number();
