@@ -60,7 +60,7 @@ impl Deliver for Recorder {
         heard.gaps += 1;
         match of {
             Gap::Everyone => heard.told_all = true,
-            Gap::Of(users) => heard.told.extend(users.iter().map(|user| user.to_string())),
+            Gap::Of(users) => heard.told.extend(users.iter().map(ToString::to_string)),
         }
         drop(heard);
         self.changed.notify_waiters();

@@ -107,17 +107,11 @@ impl Metrics {
             metrics.foreign.clone(),
         );
         registry.register("reconnects", "Times Redis was lost", metrics.reconnects.clone());
-        registry.register("shards", "Redis primaries in use", metrics.shards.clone());
         registry.register("subscriptions", "Users listened for", metrics.wanted.clone());
         registry.register(
             "inboxes_forgotten",
             "Inboxes forgotten for want of room, on the embedded bus",
             metrics.forgotten.clone(),
-        );
-        registry.register(
-            "probes_lost",
-            "Probes that did not come back in time",
-            metrics.probes_lost.clone(),
         );
         metrics.register_history(registry);
         metrics.register_presence(registry);
@@ -132,6 +126,11 @@ impl Metrics {
             self.histories.clone(),
         );
         registry.register("reads_in_flight", "Inboxes being read", self.reads.clone());
+        registry.register(
+            "probes_lost",
+            "Probes that did not come back in time",
+            self.probes_lost.clone(),
+        );
     }
 
     fn register_presence(&self, registry: &mut Registry) {
@@ -148,6 +147,7 @@ impl Metrics {
             registry.register(name, help, counter.clone());
         }
         registry.register("watches", "Users whose presence is watched", self.watches.clone());
+        registry.register("shards", "Redis primaries in use", self.shards.clone());
         registry.register("nodes", "Nodes that share the bus", self.nodes.clone());
     }
 }

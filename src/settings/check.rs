@@ -305,10 +305,6 @@ impl Check<'_> {
             );
             self.say(&["bus.redis.mode", "bus.redis.url"], message);
         }
-        if redis.tls_cert.is_some() != redis.tls_key.is_some() {
-            let message = "a certificate and its key go together; set both tls_cert and tls_key";
-            self.say(&["bus.redis.tls_cert", "bus.redis.tls_key"], message.to_owned());
-        }
         let files = [&redis.tls_ca, &redis.tls_cert, &redis.tls_key];
         if !place.tls && files.iter().any(|file| file.is_some()) {
             let message = "TLS is not on, so that its files have no use; write rediss:// in the URL, or set \
@@ -316,6 +312,9 @@ impl Check<'_> {
             let keys =
                 ["bus.redis.tls", "bus.redis.tls_ca", "bus.redis.tls_cert", "bus.redis.tls_key"];
             self.say(&[&keys[..], &["bus.redis.url"]].concat(), message.to_owned());
+        } else if redis.tls_cert.is_some() != redis.tls_key.is_some() {
+            let message = "a certificate and its key go together; set both tls_cert and tls_key";
+            self.say(&["bus.redis.tls_cert", "bus.redis.tls_key"], message.to_owned());
         }
     }
 }

@@ -313,10 +313,29 @@ fn each_contradiction_is_told_with_its_source() {
             "bus.redis.reconnect_min=6s",
             "bus.redis.reconnect_min: bus.redis.reconnect_min, 6s, must",
         ),
+        (
+            "bus.redis.mode=sentinel",
+            "bus.redis.mode: Sentinel needs the name of the master; name it",
+        ),
+        (
+            "bus.redis.nodes=h1,h2",
+            "bus.redis.nodes: 2 servers are named, but the mode is standalone",
+        ),
+        (
+            "bus.redis.tls_ca=/ca.pem",
+            "bus.redis.tls_ca: TLS is not on, so that its files have no use",
+        ),
     ];
     for (assignment, told) in cases {
         Case::new().set(assignment).is_told(&format!("--set: {told}"));
     }
+    Case::new()
+        .set("bus.redis.url=rediss://h")
+        .set("bus.redis.tls_key=/key.pem")
+        .is_told("--set: bus.redis.tls_key: a certificate and its key go together");
+    Case::new().set("bus.redis.url=redis-cluster://h").set("bus.redis.mode=sentinel").is_told(
+        "--set: bus.redis.mode: the mode is sentinel, but bus.redis.url (--set) is that of cluster",
+    );
 }
 
 #[test]

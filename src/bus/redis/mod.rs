@@ -45,6 +45,7 @@ mod tls;
 mod topology_tests;
 mod verbs;
 mod verdict;
+mod wanted;
 mod wishes;
 mod witness;
 
@@ -142,17 +143,20 @@ impl RedisBus {
             tokio::join!(beats, self.keep_seats(&stop));
             connections.cancel();
         };
-        // Boxed, since they are large.
         tokio::join!(Box::pin(self.connect(&connections)), Box::pin(seats));
     }
 
     async fn connect(&self, stop: &CancellationToken) {
         match &self.topology {
-            Topology::One(shard, None) => shard.run(stop).await,
+            // Boxed, since they are large.
+            Topology::One(shard, None) => Box::pin(shard.run(stop)).await,
             Topology::One(shard, Some(sentinels)) => {
-                tokio::join!(shard.run(stop), sentinels.watch(stop, |why| shard.leave(why)));
+                tokio::join!(
+                    Box::pin(shard.run(stop)),
+                    sentinels.watch(stop, |why| shard.leave(why))
+                );
             }
-            Topology::Cluster(cluster) => cluster.run(stop).await,
+            Topology::Cluster(cluster) => Box::pin(cluster.run(stop)).await,
         }
     }
 

@@ -69,7 +69,7 @@ impl Sentinels {
         for (node, answer) in self.nodes.iter().zip(answers) {
             match answer {
                 Ok(named) if best.as_ref().is_none_or(|best| best.0 < named.0) => {
-                    best = Some(named)
+                    best = Some(named);
                 }
                 Ok(_) => {}
                 Err(error) => why = format!("the Sentinel at {node} names no primary: {error}"),

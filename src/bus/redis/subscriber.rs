@@ -268,6 +268,10 @@ impl Subscriber {
                     if pinged.pop_front().is_some_and(|batch| self.wishes.settled(&batch)) {
                         self.look.notify_one();
                     }
+                    // At once, since what comes for who was moved is passed over until then.
+                    if self.whole.load(Ordering::Relaxed) {
+                        self.report(self.wishes.take_owed());
+                    }
                 }
                 frame => self.route(frame, probes)?,
             }
@@ -327,6 +331,11 @@ impl Subscriber {
     fn message(&self, user: &str, payload: &[u8]) {
         let deliver = self.deliver.get();
         let unstored = deliver.is_some_and(|deliver| deliver.takes_unstored());
+        let in_doubt = !self.whole.load(Ordering::Relaxed)
+            || (self.verbs == Verbs::Cluster && self.wishes.is_moved(user));
+        if in_doubt && !unstored {
+            return;
+        }
         match serde_json::from_slice(payload) {
             Ok(Position { seq }) if seq > 0 || unstored => {
                 self.metrics.received.inc();

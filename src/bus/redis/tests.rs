@@ -439,7 +439,7 @@ async fn logs_in_where_a_password_is_set_and_says_where_it_cannot() {
     redis.run(&["ACL", "SETUSER", "hub", "on", ">s3cret", "~*", "&*", "+@all"]).await;
     redis.run(&["CONFIG", "SET", "requirepass", "secret"]).await;
     for right in ["hub:s3cret", ":secret"] {
-        let url = redis.url().replace("127", &format!("{right}@127"));
+        let url = redis.url().replace("://", &format!("://{right}@"));
         let mut node = Node::start_with(&url, COMMAND_TIMEOUT);
         node.up().await;
         node.stop().await;

@@ -1,15 +1,19 @@
 //! The bus over Sentinels, a Cluster, TLS, and with logins: the contract, and what becomes of it when primaries change.
 
+use std::collections::VecDeque;
+use std::task::Poll;
 use std::time::Duration;
 
-use super::tests::{COMMAND_TIMEOUT, Node};
+use futures_util::FutureExt as _;
+
+use super::tests::{COMMAND_TIMEOUT, Node, settings};
 use super::*;
 use crate::bus::contract::{self, send, try_send};
 use crate::bus::redis_server::RedisServer;
 use crate::bus::redis_server::cluster::RedisCluster;
 use crate::bus::redis_server::sentinel::SentinelSet;
 use crate::bus::redis_server::tls::TlsServer;
-use crate::settings::{RedisSettings, Secret};
+use crate::settings::{InboxSettings, RedisSettings, Secret};
 
 /// A failover takes some seconds, and more on a loaded machine.
 const FAILOVER: Duration = Duration::from_secs(30);
@@ -78,7 +82,7 @@ async fn logs_in_at_sentinels_and_at_the_servers_they_name() {
     set.servers[0].run(&["ACL", "SETUSER", "hub", "on", ">s3cret", "~*", "&*", "+@all"]).await;
     set.servers[0].run(&["ACL", "SETUSER", "default", "off"]).await;
     let settings = RedisSettings {
-        url: Some(Secret::new(set.url().replace("127.0.0.1", "hub:s3cret@127.0.0.1"))),
+        url: Some(Secret::new(set.url().replace("://", "://hub:s3cret@"))),
         sentinel_password: Some(Secret::new("watchword")),
         ..RedisSettings::default()
     };
@@ -102,8 +106,9 @@ async fn a_primary_that_dies_is_replaced_by_whom_the_sentinels_name() {
     set.promoted(0).await;
     let receipt = send_until_taken(&node, "bob", "2").await;
     assert_eq!((before.0.seq, receipt.seq), (1, 2));
-    node.heard.until("it is heard at the new one", |heard| heard.last("bob") == Some(2)).await;
     node.up().await;
+    send(&node.bus, "bob", "3").await;
+    node.heard.until("it is heard at the new one", |heard| heard.last("bob") == Some(3)).await;
     let after = node.bus.read("bob", 0).await.unwrap();
     assert_ne!(after.epoch, before.1, "what the old one had alone is gone, and nobody is told");
     node.stop().await;
@@ -192,6 +197,61 @@ async fn users_whose_slot_moves_under_traffic_lose_nothing() {
     let inbox = node.bus.read("bob", 291).await.unwrap();
     assert_eq!((inbox.top, inbox.messages.len()), (301, 10));
     assert_eq!(cluster.owner(slot).await, new);
+    node.stop().await;
+}
+
+/// Sends as a socket does: many at a time, of which the oldest is waited for.
+async fn send_in_a_row(node: &Node, to: &str, numbers: std::ops::RangeInclusive<u64>) {
+    let mut under_way = VecDeque::new();
+    for number in numbers {
+        let mut sending = Box::pin(async move { send(&node.bus, to, &number.to_string()).await });
+        match futures_util::poll!(sending.as_mut()) {
+            Poll::Ready(receipt) => under_way.push_back(async move { receipt }.boxed()),
+            Poll::Pending => under_way.push_back(sending.boxed()),
+        }
+        if under_way.len() == 32
+            && let Some(oldest) = under_way.pop_front()
+        {
+            oldest.await;
+        }
+    }
+    for sending in under_way {
+        sending.await;
+    }
+}
+
+#[tokio::test]
+async fn what_many_send_at_a_time_is_taken_once_while_the_slot_moves() {
+    const COUNT: u64 = 1_500;
+    let cluster = RedisCluster::start(2, false).await;
+    let usual = settings(&cluster.url(), Duration::from_secs(5));
+    let inbox = InboxSettings { max_messages: 2_000.try_into().unwrap(), ..usual.inbox };
+    let mut node = Node::start_of(&BusSettings { inbox, ..usual });
+    node.up().await;
+    let slot = cluster.slot("chat:bob").await;
+    let old = cluster.owner(slot).await;
+    let new = 1 - old;
+    let bob = node.bus.subscribe("bob");
+    bob.confirmed().await.unwrap();
+    let moves = async {
+        for (from, to) in [(old, new), (new, old), (old, new), (new, old)] {
+            cluster.begin_migration(slot, from, to).await;
+            cluster.finish_migration(slot, from, to).await;
+            // What was sent to the server of before is through, and live again.
+            let last = node.heard.last("bob");
+            node.heard.until("it goes on", |heard| heard.last("bob") > last).await;
+        }
+    };
+    tokio::join!(send_in_a_row(&node, "bob", 1..=COUNT), moves);
+    let inbox = node.bus.read("bob", 0).await.unwrap();
+    let id = |text: &Bytes| -> u64 {
+        let frame: serde_json::Value = serde_json::from_slice(text).unwrap();
+        frame["id"].as_str().unwrap().parse().unwrap()
+    };
+    let mut ids: Vec<_> = inbox.messages.iter().map(|(_, text)| id(text)).collect();
+    // One that was tried again may stand behind others that were under way with it.
+    ids.sort_unstable();
+    assert_eq!(ids, (1..=COUNT).collect::<Vec<_>>());
     node.stop().await;
 }
 

@@ -26,6 +26,8 @@ use prometheus_client::metrics::gauge::Gauge;
 use tokio::sync::{Notify, oneshot};
 
 use super::names;
+use super::wanted::Wanted;
+pub(super) use super::wanted::{Batch, Owed};
 use crate::bus::BusError;
 use crate::bus::metrics::Metrics;
 
@@ -43,68 +45,6 @@ pub(super) struct Wishes {
     metrics: Metrics,
 }
 
-struct Wanted {
-    users: HashMap<Arc<str>, User>,
-    /// Between a restoration and a loss. While it is false nobody is queued, since the next restoration queues
-    /// everybody, and nobody is kept who wants nothing: users who come and go meanwhile leave nothing behind.
-    connected: bool,
-    /// Users whose subscription may differ from what is wanted, each once.
-    queue: VecDeque<Arc<str>>,
-    /// Why nothing can be confirmed, until everything is restored.
-    away: Option<Arc<str>>,
-    /// Commands written on this connection, and those the server answered.
-    sent: u64,
-    answered: u64,
-    /// Restored when this many are answered.
-    mark: Option<u64>,
-    owed: Owed,
-    /// Wanted, and refused by the server; in a Cluster.
-    displaced: Vec<Arc<str>>,
-}
-
-/// Whose inboxes are to be read again.
-#[derive(Debug, Default)]
-pub(super) struct Owed {
-    pub(super) everyone: bool,
-    /// Who was confirmed after being told that this could not be waited for.
-    pub(super) of: Vec<Arc<str>>,
-}
-
-impl Owed {
-    #[cfg(test)]
-    pub(super) fn is_nothing(&self) -> bool {
-        !self.everyone && self.of.is_empty()
-    }
-}
-
-#[derive(Default)]
-struct User {
-    wishes: usize,
-    queued: bool,
-    /// The last command written on this connection was `SUBSCRIBE`.
-    subscribed: bool,
-    /// Commands that the server has not answered.
-    unanswered: u32,
-    /// In a Cluster: the server said last that he is subscribed.
-    heard: bool,
-    /// Was told "unavailable" while he wished.
-    late: bool,
-    waiting: Vec<oneshot::Sender<Arc<str>>>,
-}
-
-impl User {
-    fn is_confirmed(&self) -> bool {
-        self.subscribed && self.unanswered == 0
-    }
-}
-
-/// Commands for one batch of users.
-#[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Batch {
-    pub(super) subscribe: Vec<Arc<str>>,
-    pub(super) unsubscribe: Vec<Arc<str>>,
-}
-
 impl Wishes {
     pub(super) fn new(patience: Duration, metrics: Metrics) -> Arc<Self> {
         let wanted = Wanted {
@@ -116,6 +56,7 @@ impl Wishes {
             answered: 0,
             mark: None,
             owed: Owed::default(),
+            moved: 0,
             displaced: Vec::new(),
         };
         Arc::new(Self { wanted: Mutex::new(wanted), changed: Notify::new(), patience, metrics })
@@ -142,9 +83,7 @@ impl Wishes {
     /// Like [`wish`](Self::wish), for somebody whose messages came another way until now: something may be missing.
     pub(super) fn wish_late(self: &Arc<Self>, user: &str) -> Wish {
         let wish = self.wish(user);
-        if let Some(user) = self.lock().users.get_mut(user) {
-            user.late = true;
-        }
+        self.lock().note_moved(user);
         wish
     }
 
@@ -179,11 +118,12 @@ impl Wishes {
         queue.clear();
         for (name, user) in users.iter_mut() {
             (user.subscribed, user.unanswered, user.queued) = (false, 0, true);
-            user.heard = false;
+            // One report will be for everybody.
+            (user.heard, user.moved) = (false, false);
             queue.push_back(Arc::clone(name));
         }
         (wanted.sent, wanted.answered, wanted.mark) = (0, 0, None);
-        wanted.displaced = Vec::new();
+        (wanted.displaced, wanted.moved) = (Vec::new(), 0);
         wanted.connected = true;
         self.changed.notify_one();
         wanted.users.len()
@@ -250,6 +190,13 @@ impl Wishes {
         let Some(user) = wanted.users.get_mut(name) else { return false };
         user.heard = subscribed;
         user.unanswered == 0 && wanted.displace(name)
+    }
+
+    /// In a Cluster: whether what comes for `user` is to be passed over, since it may belong to another history than
+    /// what came before; the report that follows makes all be read.
+    pub(super) fn is_moved(&self, user: &str) -> bool {
+        let wanted = self.lock();
+        wanted.moved > 0 && wanted.users.get(user).is_some_and(|user| user.moved)
     }
 
     /// In a Cluster: every command of `batch` is answered, one way or the other. True where some were refused.
@@ -348,53 +295,6 @@ impl Wishes {
     }
 }
 
-impl Wanted {
-    /// An answer came for `name`: he is confirmed, or forgotten, or still waits.
-    fn came(&mut self, name: &str) {
-        let Some(user) = self.users.get_mut(name) else { return };
-        if user.is_confirmed() {
-            // Dropping the senders is the good news; a text would be the bad.
-            user.waiting = Vec::new();
-            if std::mem::take(&mut user.late)
-                && let Some((name, _)) = self.users.get_key_value(name)
-            {
-                self.owed.of.push(Arc::clone(name));
-            }
-        } else if user.wishes == 0 && user.unanswered == 0 && !user.queued {
-            self.users.remove(name);
-        }
-    }
-
-    /// Takes `name` for displaced, if he passes for subscribed and is not; true where that is news. Whoever
-    /// waits for his confirmation goes on waiting.
-    fn displace(&mut self, name: &str) -> bool {
-        let Some(user) = self.users.get_mut(name) else { return false };
-        if !user.subscribed || user.heard {
-            return false;
-        }
-        user.subscribed = false;
-        user.late = true;
-        if user.wishes > 0
-            && let Some((name, _)) = self.users.get_key_value(name)
-        {
-            self.displaced.push(Arc::clone(name));
-        }
-        true
-    }
-
-    fn enqueue(&mut self, name: &Arc<str>) {
-        if !self.connected {
-            return;
-        }
-        if let Some(user) = self.users.get_mut(name)
-            && !user.queued
-        {
-            user.queued = true;
-            self.queue.push_back(Arc::clone(name));
-        }
-    }
-}
-
 /// One wish to hear a user; dropped, it counts no more.
 pub(in crate::bus) struct Wish {
     wishes: Arc<Wishes>,
@@ -418,6 +318,7 @@ impl Drop for Wish {
         user.wishes -= 1;
         if user.wishes == 0 {
             user.late = false;
+            wanted.forget_moved(&self.user);
             self.wishes.gauge(&self.user).dec();
             if wanted.connected {
                 wanted.enqueue(&self.user);

@@ -183,3 +183,67 @@ proptest! {
         prop_assert_eq!(wishes.lock().users.len(), held.iter().filter(|held| !held.is_empty()).count());
     }
 }
+
+/// Answers a batch as a Cluster's server does that serves only those who `serves` holds for.
+fn answer(wishes: &Wishes, batch: &Batch, serves: impl Fn(&str) -> bool) -> bool {
+    for name in batch.unsubscribe.iter().filter(|name| serves(name)) {
+        wishes.heard(name, false);
+    }
+    for name in batch.subscribe.iter().filter(|name| serves(name)) {
+        wishes.heard(name, true);
+    }
+    wishes.settled(batch)
+}
+
+#[tokio::test]
+async fn in_a_cluster_who_is_refused_waits_and_is_tried_again() {
+    let wishes = connected();
+    let (bob, carol) = (wishes.wish("bob"), wishes.wish("carol"));
+    let mut confirmed = Box::pin(bob.confirmed());
+    assert!(confirmed.as_mut().now_or_never().is_none());
+    assert!(answer(&wishes, &wishes.take(), |name| name == "carol"), "bob was refused");
+    assert_eq!(carol.confirmed().await, Ok(()));
+    assert!(confirmed.as_mut().now_or_never().is_none());
+    assert_eq!(wishes.take(), Batch::default(), "he is tried again at once, and again");
+    wishes.retry();
+    let batch = wishes.take();
+    assert_eq!(batch.subscribe, [Arc::from("bob")]);
+    assert!(!answer(&wishes, &batch, |_| true));
+    assert_eq!(confirmed.await, Ok(()));
+    assert_eq!(wishes.take_owed().of, [Arc::from("bob")], "he came late");
+}
+
+#[tokio::test]
+async fn in_a_cluster_a_subscription_that_ends_unasked_is_noticed() {
+    let wishes = connected();
+    let bob = wishes.wish("bob");
+    assert!(!answer(&wishes, &wishes.take(), |_| true));
+    assert!(wishes.heard("bob", false), "nobody asked for that");
+    assert!(!wishes.heard("bob", false), "it is no news");
+    wishes.retry();
+    assert!(!answer(&wishes, &wishes.take(), |_| true));
+    assert_eq!(wishes.take_owed().of, [Arc::from("bob")]);
+
+    // His end is refused, since his slot is elsewhere by now: nothing is left of him.
+    drop(bob);
+    let batch = wishes.take();
+    assert_eq!(batch.unsubscribe, [Arc::from("bob")]);
+    assert!(!wishes.heard("bob", false));
+    assert!(!answer(&wishes, &batch, |_| false));
+    wishes.retry();
+    assert_eq!(wishes.take(), Batch::default());
+    assert!(wishes.lock().users.is_empty());
+}
+
+#[tokio::test]
+async fn in_a_cluster_who_came_from_another_server_is_told_of_a_gap() {
+    let wishes = connected();
+    let bob = wishes.wish_late("bob");
+    assert!(wishes.is_moved("bob"), "what comes for him may be of another history");
+    assert!(!answer(&wishes, &wishes.take(), |_| true));
+    assert_eq!(wishes.take_owed().of, [Arc::from("bob")]);
+    assert!(!wishes.is_moved("bob"));
+    assert!(wishes.heard("bob", false) && wishes.is_moved("bob"));
+    drop(bob);
+    assert_eq!(wishes.lock().moved, 0);
+}

@@ -7,7 +7,8 @@
 //! as long as a command may take ([`Way`]).
 //!
 //! Invariants: [`Cluster::run`] alone changes the table and owns the shards' tasks, which it awaits. What moves to another
-//! shard gets another epoch there, since the line of a history belongs to a primary: clients are told.
+//! shard gets another epoch there, since the line of a history belongs to a primary: clients are told. Of messages of one
+//! sender that were under way together when their slot moved, one that is tried again may come behind the others.
 //! Absent on purpose: following `ASK` (a script's keys are on both sides while a slot moves, so that neither can
 //! run it; it moves in a moment), reading from replicas.
 
@@ -209,10 +210,17 @@ impl Cluster {
             running.push(member);
         }
         self.common.metrics.shards.set(i64::try_from(running.len()).unwrap_or(i64::MAX));
-        let table = Arc::new(Table::new(&served));
-        self.roll.follow(&table, || {
-            *self.table.write().unwrap_or_else(PoisonError::into_inner) = Arc::clone(&table);
-        });
+        // In one order, whichever node was asked: so that a table which says the same is the same.
+        served.sort_by_key(|(_, shard)| shard.member);
+        let old = self.table();
+        let table = Table::new(&served);
+        let uncovered = table.uncovered();
+        if !table.is_like(&old) {
+            let table = Arc::new(table);
+            self.roll.follow(&table, || {
+                *self.table.write().unwrap_or_else(PoisonError::into_inner) = Arc::clone(&table);
+            });
+        }
         for member in running {
             member.shard.subscriber.wishes.retry();
         }
@@ -221,7 +229,6 @@ impl Cluster {
             self.common.verdict.remove(gone.shard.member);
             gone.stop.cancel();
         }
-        let uncovered = table.uncovered();
         let why =
             (uncovered > 0).then(|| format!("no primary serves {uncovered} of the slots").into());
         self.common.verdict.set(LAYOUT, why);
@@ -279,6 +286,8 @@ pub(super) struct Way<'a> {
     slot: u16,
     until: Instant,
     looks: watch::Receiver<u64>,
+    /// By which the last attempt went.
+    table: Option<Arc<Table>>,
 }
 
 impl<'a> Way<'a> {
@@ -288,12 +297,16 @@ impl<'a> Way<'a> {
             slot: slots::of_user(names::owner(name)),
             until: Instant::now() + cluster.common.settings.redis.command_timeout,
             looks: cluster.looked.subscribe(),
+            table: None,
         }
     }
 
+    /// The shard to go to now.
     pub(super) fn shard(&mut self) -> Result<Arc<Shard>, BusError> {
         self.looks.mark_unchanged();
-        let shard = self.cluster.table().shard(self.slot).cloned();
+        let table = self.cluster.table();
+        let shard = table.shard(self.slot).cloned();
+        self.table = Some(table);
         shard.ok_or_else(|| {
             BusError::Unavailable(format!("no primary serves slot {}", self.slot).into())
         })
@@ -309,6 +322,10 @@ impl<'a> Way<'a> {
         let between = why.starts_with("ASK ") || why.starts_with("TRYAGAIN ");
         if !(moved || between) || Instant::now() >= self.until {
             return Some(result);
+        }
+        let now = self.cluster.table();
+        if self.table.as_ref().is_some_and(|table| !Arc::ptr_eq(table, &now)) {
+            return None;
         }
         self.cluster.common.look.notify_one();
         let looked = self.looks.changed();

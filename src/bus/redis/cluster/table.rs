@@ -45,6 +45,13 @@ impl Table {
         &self.shards
     }
 
+    /// Whether `other` leads everybody to the same shards.
+    pub(super) fn is_like(&self, other: &Self) -> bool {
+        let members =
+            |table: &Self| -> Vec<_> { table.shards.iter().map(|shard| shard.member).collect() };
+        self.owners == other.owners && members(self) == members(other)
+    }
+
     /// Slots that nobody serves.
     pub(super) fn uncovered(&self) -> usize {
         self.owners.iter().filter(|owner| **owner == NOBODY).count()
