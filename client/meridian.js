@@ -42,6 +42,7 @@ const DEFAULTS = {
 const STEADY_MS = 5_000;           // a connection that lived this long proves the server well
 const TYPING_MS = 3_000;           // between two typing notices to one peer
 const OVERLOADED_MS = 1_000;       // least pause after 1013
+const AWAY_MAX_MS = 600_000;       // what a draining hub may ask for
 const TIMER_MAX = 0x7fffffff;      // a longer timeout would fire at once
 
 /** Closed for good: policy (1008), and another connection took this one's place (4001). */
@@ -120,16 +121,16 @@ export class MemoryStorage {
 export class IndexedDbStorage {
   #database;
   constructor(name = "meridian") { this.name = name; }
-  get(key) { return this.#run("readonly", (store) => store.get(key)); }
-  set(key, value) { return this.#run("readwrite", (store) => store.put(value, key)); }
-  delete(key) { return this.#run("readwrite", (store) => store.delete(key)); }
-  keys() { return this.#run("readonly", (store) => store.getAllKeys()); }
-  /** All `[key, value]` whose key begins with `prefix`, in the order of the keys, in one transaction. */
+  async get(key) { return (await this.#run("readonly", (store) => [store.get(key)]))[0]; }
+  async set(key, value) { await this.#run("readwrite", (store) => [store.put(value, key)]); }
+  async delete(key) { await this.#run("readwrite", (store) => [store.delete(key)]); }
+  async keys() { return (await this.#run("readonly", (store) => [store.getAllKeys()]))[0]; }
+  /** All `[key, value]` whose key begins with `prefix`, in the order of the keys. */
   async entries(prefix) {
     const range = IDBKeyRange.bound(prefix, `${prefix}\uffff`);
-    const keys = this.#run("readonly", (store) => store.getAllKeys(range));
-    const values = await this.#run("readonly", (store) => store.getAll(range));
-    return (await keys).map((key, index) => [key, values[index]]);
+    // In one transaction: between two of them another tab could write, and values would stand beside the keys of others.
+    const [keys, values] = await this.#run("readonly", (store) => [store.getAllKeys(range), store.getAll(range)]);
+    return keys.map((key, index) => [key, values[index]]);
   }
 
   async #run(mode, ask) {
@@ -137,10 +138,10 @@ export class IndexedDbStorage {
     const database = await this.#database;
     return new Promise((resolve, reject) => {
       const transaction = database.transaction("values", mode);
-      const request = ask(transaction.objectStore("values"));
+      const requests = ask(transaction.objectStore("values"));
       // A write counts when its transaction is through.
-      transaction.oncomplete = () => resolve(request.result);
-      transaction.onabort = transaction.onerror = () => reject(transaction.error ?? request.error);
+      transaction.oncomplete = () => resolve(requests.map(({ result }) => result));
+      transaction.onabort = transaction.onerror = ({ target }) => reject(transaction.error ?? target.error);
     });
   }
 
@@ -148,9 +149,9 @@ export class IndexedDbStorage {
     return new Promise((resolve, reject) => {
       const request = indexedDB.open(this.name, 1);
       request.onupgradeneeded = () => request.result.createObjectStore("values");
-      request.onerror = () => reject(request.error);
+      const forget = () => { this.#database = undefined; }; // the next use opens it anew
+      request.onerror = () => { forget(); reject(request.error); };
       request.onsuccess = () => {
-        const forget = () => { this.#database = undefined; }; // the next use opens it anew
         request.result.onclose = forget;
         request.result.onversionchange = () => { request.result.close(); forget(); };
         resolve(request.result);
@@ -190,6 +191,7 @@ class Outbox {
 
   /** Begins to own what is stored; ends with `release`. */
   async open() {
+    if (this.#open) return this.adopt(); // the server ended it and nobody closed it: the lock is still held
     const open = this.#open = new AbortController();
     if (this.locks) {
       await new Promise((held) => {
@@ -317,7 +319,9 @@ class Inbox {
   #again = false;
   #chain = Promise.resolve();
 
-  constructor(storage, key, limit, failed) { Object.assign(this, { storage, key, limit, failed }); }
+  constructor(storage, key, limit, failed) {
+    Object.assign(this, { storage, key, limit, failed, locks: globalThis.navigator?.locks });
+  }
 
   async load() {
     const stored = await this.storage.get(this.key);
@@ -359,9 +363,9 @@ class Inbox {
     this.#writing = true;
     while (this.#again) {
       this.#again = false;
-      try {
-        const stored = await this.storage.get(this.key);
-        await this.storage.set(this.key, this.#merged(stored));
+      const merge = async () => this.storage.set(this.key, this.#merged(await this.storage.get(this.key)));
+      try {                        // where there are locks no other tab writes between the two
+        await (this.locks ? this.locks.request(this.key, merge) : merge());
       } catch (cause) { this.failed(cause); }
     }
     this.#writing = false;
@@ -371,9 +375,11 @@ class Inbox {
   #merged(stored) {
     const { epoch, seq } = this.#through.position;
     const mine = { epoch, seq, seen: [...this.#through.seen], writer: this.#writer };
-    if (!isObject(stored) || stored.writer === this.#writer || stored.epoch !== epoch) return mine;
+    if (!isObject(stored) || stored.writer === this.#writer) return mine;
+    // Also of another epoch, in which the other tab was given what this one may be given again.
     const seen = new Set([...stored.seen ?? [], ...mine.seen]);
-    return { ...mine, seq: Math.max(seq, stored.seq), seen: [...seen].slice(-this.limit) };
+    const ahead = stored.epoch === epoch ? Math.max(seq, stored.seq) : seq;
+    return { ...mine, seq: ahead, seen: [...seen].slice(-this.limit) };
   }
 }
 
@@ -467,7 +473,7 @@ export class Meridian {
   /** Says that this user writes to `to`; at most every three seconds, and only where there is a connection. */
   typing(to) {
     const now = this.#clock.now();
-    if (!this.#welcomed || now - (this.#typed.get(to) ?? -Infinity) < TYPING_MS) return false;
+    if (!this.#welcomed || Math.abs(now - (this.#typed.get(to) ?? -Infinity)) < TYPING_MS) return false;
     if (this.#typed.size > 100) this.#typed.clear();
     this.#typed.set(to, now);
     return this.#write({ type: "typing", to });
@@ -603,6 +609,7 @@ export class Meridian {
   /** Lets go of the present socket; what was under way on it is not any more. */
   #detach() {
     const socket = this.#socket;
+    if (this.#welcomed && this.#clock.now() - this.#welcomedAt >= STEADY_MS) this.#attempt = 0;
     this.#socket = null;
     this.#welcomed = false;
     this.#timers.stop("handshake", "ping", "pong", "ack", "hold", "leave", "presence");
@@ -613,7 +620,6 @@ export class Meridian {
   async #lost(socket, code, reason, opened, url) {
     if (socket !== this.#socket) return;
     const run = this.#run;
-    if (this.#welcomed && this.#clock.now() - this.#welcomedAt >= STEADY_MS) this.#attempt = 0;
     this.#detach();
     socket.close();
     this.#unsend(code === 1009);
@@ -655,7 +661,7 @@ export class Meridian {
     const { backoffBaseMs, backoffCapMs } = this.#options;
     const now = this.#clock.now();
     const pause = least + backoff(this.#attempt, backoffBaseMs, backoffCapMs, this.#clock.random);
-    const retryInMs = this.#comeBackAt > now ? this.#comeBackAt - now : pause;
+    const retryInMs = this.#comeBackAt > now ? Math.min(this.#comeBackAt - now, AWAY_MAX_MS) : pause;
     this.#attempt += 1;
     this.#timers.set("retry", retryInMs, () => this.#open());
     this.#tell({ state: "waiting", retryInMs, retryAt: now + retryInMs, attempt: this.#attempt, error });
@@ -696,8 +702,9 @@ export class Meridian {
   /** One timer, set anew only when it fires: what comes in between just moves the clock hand. */
   #watch() {
     const quiet = this.#clock.now() - this.#heardAt;
-    if (quiet >= this.#pingMs) this.#probe();
-    this.#timers.set("ping", Math.max(this.#pingMs - quiet, 100), () => this.#watch());
+    const wasSetBack = quiet < 0;  // the clock, by a person or the network: it says nothing now
+    if (wasSetBack || quiet >= this.#pingMs) this.#probe();
+    this.#timers.set("ping", wasSetBack ? this.#pingMs : Math.max(this.#pingMs - quiet, 100), () => this.#watch());
   }
 
   #write(frame) {
@@ -765,7 +772,7 @@ export class Meridian {
       this.#emit("reset", { ...this.position, before });
     },
     reconnect: ({ afterMs }) => {
-      const wait = Math.min(Math.max(Number(afterMs) || 0, 0), 600_000);
+      const wait = Math.min(Math.max(Number(afterMs) || 0, 0), AWAY_MAX_MS);
       const socket = this.#socket;
       this.#comeBackAt = this.#clock.now() + wait;
       this.#timers.set("leave", wait, () => {
@@ -813,10 +820,11 @@ export class Meridian {
 
   /** Waits for the answer to the oldest message that has none; a connection that gives none is replaced. */
   #await() {
-    const oldest = Math.min(...this.#outbox.sent().map((entry) => entry.sentAt));
-    if (oldest === Infinity || this.#timers.has("ack")) return;
-    const socket = this.#socket;
-    const left = oldest + this.#options.ackTimeoutMs - this.#clock.now();
+    const sent = this.#outbox.sent();
+    if (!sent.length || this.#timers.has("ack")) return;
+    const socket = this.#socket, now = this.#clock.now();
+    for (const entry of sent) entry.sentAt = Math.min(entry.sentAt, now); // later than now only where the clock was set back
+    const left = Math.min(...sent.map(({ sentAt }) => sentAt)) + this.#options.ackTimeoutMs - now;
     if (left <= 0) this.#lost(socket, 0, "no acknowledgement in time", true);
     else this.#timers.set("ack", left, () => this.#await());
   }

@@ -4,7 +4,8 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 . scripts/lib.sh
-need_packages redis-server:redis-server chromium:chromium chromedriver:chromium-driver node:nodejs
-# Node has a WebSocket of its own since 22, and behind a flag since 20.
-if [ "$(node -p 'parseInt(process.versions.node)')" -lt 20 ]; then need_packages /usr/share/nodejs/ws:node-ws; fi
+# By their paths: the tests start the browser that is there, and the shell has a kill of its own.
+need_packages redis-server:redis-server /usr/bin/chromium:chromium chromedriver:chromium-driver node:nodejs /bin/kill:procps
+# Node has a WebSocket of its own since 22, and behind a flag since 20.10.
+if [ "$(node -p 'typeof WebSocket')" = undefined ] && ! node --experimental-websocket -e 0 2>/dev/null; then need_packages /usr/share/nodejs/ws:node-ws; fi
 cargo test --locked "$@"

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use axum::extract::Extension;
 use axum::response::{IntoResponse as _, Response};
-use http::header::{CACHE_CONTROL, CONTENT_TYPE};
+use http::header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, X_CONTENT_TYPE_OPTIONS};
 
 use super::Prefix;
 
@@ -18,6 +18,8 @@ const SERVER: &str = r#""url": "/api""#;
 const VERSION: &str = r#""version": "0.0.0""#;
 
 const PAGE: &str = include_str!("docs.html");
+/// What the page cannot say of itself; the rest of its policy stands in it.
+const FRAMES: &str = "frame-ancestors 'none'";
 
 /// `GET /openapi.json`
 pub(super) async fn description(Extension(Prefix(prefix)): Extension<Prefix>) -> Response {
@@ -34,7 +36,12 @@ fn described(prefix: &Arc<str>) -> String {
 
 /// `GET /docs`
 pub(super) fn page() -> Response {
-    let headers = [(CONTENT_TYPE, "text/html; charset=utf-8"), (CACHE_CONTROL, "no-cache")];
+    let headers = [
+        (CONTENT_TYPE, "text/html; charset=utf-8"),
+        (CACHE_CONTROL, "no-cache"),
+        (CONTENT_SECURITY_POLICY, FRAMES),
+        (X_CONTENT_TYPE_OPTIONS, "nosniff"),
+    ];
     (headers, PAGE).into_response()
 }
 

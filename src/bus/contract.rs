@@ -18,7 +18,7 @@ use super::{
 use crate::settings::OverLimit;
 
 /// Nothing here takes long; what does not come in this time does not come.
-const PATIENCE: Duration = Duration::from_secs(5);
+const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Writes down everything that is delivered.
 #[derive(Default)]

@@ -262,15 +262,17 @@ impl Edge {
             client_address(request.headers(), peer.ip(), &settings.trusted_proxies);
         let region = match &self.door {
             Door::Hub(region) => {
-                // Boxed, so that a proxied request does not carry its state.
+                // Boxed, as what goes to the API is, so that a proxied request does not carry its state.
                 return Box::pin(self.chat_here(region, client, access, request)).await;
             }
-            Door::Api(api) => return call::answer(api, api::PREFIX, access, request).await,
+            Door::Api(api) => {
+                return Box::pin(call::answer(api, api::PREFIX, access, request)).await;
+            }
             Door::Public => {
                 if let Some(api) = &self.common.api
                     && let Some(mount) = self.common.own.mount(request.uri().path())
                 {
-                    return call::answer(api, mount, access, request).await;
+                    return Box::pin(call::answer(api, mount, access, request)).await;
                 }
                 self.proxy.route(request.headers(), request.uri()).map_err(Refused::Route)?
             }

@@ -29,7 +29,8 @@ pub(super) struct Asset {
 
 /// A page says itself where its servers are, so it may connect anywhere.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src data:; \
-     connect-src 'self' ws: wss: http: https:; base-uri 'none'; form-action 'none'";
+     connect-src 'self' ws: wss: http: https:; base-uri 'none'; form-action 'none'; \
+     frame-ancestors 'none'";
 const OF_PAGE: &[(HeaderName, &str)] = &[(CONTENT_SECURITY_POLICY, POLICY)];
 const OF_LIBRARY: &[(HeaderName, &str)] = &[(ACCESS_CONTROL_ALLOW_ORIGIN, "*")];
 
@@ -138,6 +139,9 @@ mod tests {
             let headers = asked(name, "").headers().clone();
             assert_eq!(headers.contains_key(ACCESS_CONTROL_ALLOW_ORIGIN), open, "{name}");
             assert_eq!(headers.contains_key(CONTENT_SECURITY_POLICY), name.is_empty(), "{name}");
+            let policy =
+                headers.get(CONTENT_SECURITY_POLICY).map(|policy| policy.to_str().unwrap());
+            assert!(policy.is_none_or(|policy| policy.ends_with("; frame-ancestors 'none'")));
         }
         assert!(find("other").is_none());
     }

@@ -7,7 +7,8 @@
 //!
 //! Invariants: nothing is given before the welcome; one read at a time; while a read has to wait (the bus
 //! is away), live messages that do not follow are passed over, since the read will bring them; and so are all
-//! between an interruption of the live path and the next read, whatever their positions.
+//! between an interruption of the live path and the next read, whatever their positions. No socket is given a message
+//! again that its [`Trail`] knows, also where the epoch changed.
 
 use std::collections::VecDeque;
 use std::pin::Pin;
@@ -23,6 +24,7 @@ use super::cursor::{Cursor, Judgement, Verdict};
 use super::outbox::{Item, Released};
 use super::presence::Watching;
 use super::relay::{self, Read, Replay, Seq, Subscription};
+use super::trail::Trail;
 use crate::protocol::outgoing;
 
 /// A read that failed is tried again after this time and up to as much again, if no notice comes first; the
@@ -46,6 +48,8 @@ const FEW_USERS: usize = 500;
 /// The way from the inbox to one socket.
 pub(super) struct Delivery {
     cursor: Cursor,
+    /// What was given last; most sockets are given nothing for long.
+    trail: Option<Box<Trail>>,
     phase: Phase,
     reading: Option<Pin<Box<dyn Future<Output = Read> + Send>>>,
     /// What a read brought to tell, and is not given yet.
@@ -105,6 +109,7 @@ impl Delivery {
         let join = place.hub.relay.join(&place.user, cursor.wants());
         Self {
             cursor,
+            trail: None,
             phase: Phase::Joining,
             reading: Some(Box::pin(join)),
             announced: None,
@@ -245,7 +250,7 @@ impl Delivery {
     fn judged(
         &mut self,
         from: Seq,
-        replay: Replay,
+        mut replay: Replay,
         place: &Place,
         now: Instant,
     ) -> Option<Utf8Bytes> {
@@ -257,6 +262,9 @@ impl Delivery {
         }
         self.in_doubt = false;
         self.has_more = Read::has_more(&replay);
+        if judgement == Judgement::Restart {
+            self.pass_over_given(&mut replay);
+        }
         self.replay = replay.messages.into_iter();
         self.read_done = now;
         let position = (self.cursor.epoch(), self.cursor.position());
@@ -272,10 +280,25 @@ impl Delivery {
         frame
     }
 
+    /// Takes out what this socket was given under another epoch: a promoted replica has all but the last of it.
+    fn pass_over_given(&mut self, replay: &mut Replay) {
+        let trail = self.trail.take();
+        if let Some(shared) = trail.as_ref().and_then(|trail| trail.shared(&replay.messages)) {
+            replay.messages.retain(|(seq, _)| *seq > shared);
+            self.cursor.gave(shared);
+            self.trail = trail;
+        }
+    }
+
+    fn gave(&mut self, seq: Seq, frame: &[u8]) {
+        self.cursor.gave(seq);
+        self.trail.get_or_insert_default().gave(seq, frame);
+    }
+
     /// The next of the messages that were read.
     fn replayed(&mut self, place: &Place) -> Option<Given> {
-        for (seq, payload) in self.replay.by_ref() {
-            self.cursor.gave(seq);
+        while let Some((seq, payload)) = self.replay.next() {
+            self.gave(seq, &payload);
             if let Some(frame) = relay::text(&place.user, payload) {
                 return Some(Given { frame, message: true, taken_ms: None });
             }
@@ -315,7 +338,7 @@ impl Delivery {
                     let settled = now.saturating_duration_since(self.read_done) > OVERLAP;
                     match self.cursor.live(seq, settled) {
                         Verdict::Next if !self.in_doubt => {
-                            self.cursor.gave(seq);
+                            self.gave(seq, frame.as_bytes());
                             return Some(Given { frame, message: true, taken_ms });
                         }
                         Verdict::Seen if !self.in_doubt => {

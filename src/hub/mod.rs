@@ -27,6 +27,7 @@ mod session;
 mod share;
 #[cfg(test)]
 mod tests;
+mod trail;
 
 use std::borrow::Cow;
 use std::collections::HashMap;

@@ -1,17 +1,13 @@
 //! What clients send: text in, a checked frame or one fault out.
 //!
-//! Fields are first taken as raw JSON, so that a frame with one wrong field still yields its `id` for the
-//! error, and so that `text` and `data` go on in the bytes they came in. Of a field that is repeated the
-//! last one counts, as with the common parsers.
+//! How fields are taken out of a frame is the business of `fields`; here they are held against the rules.
 
 use std::borrow::Cow;
-use std::fmt;
 
-use serde::Deserialize;
-use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
-use super::{Code, is_id, is_user};
+use super::fields::{self, Fields, Flaw, LONE_SURROGATE, string};
+use super::{Code, is_user};
 
 /// How deep `data` may be nested: the whole frame is then as deep as parsers that stop at 128 levels still
 /// read. One that a recipient cannot read would come back to him with each resume.
@@ -52,19 +48,6 @@ pub struct Fault<'a> {
     pub id: Option<Cow<'a, str>>,
 }
 
-/// A [`Fault`] before the frame's id is known.
-#[derive(Clone, Copy)]
-pub(super) struct Flaw {
-    pub(super) code: Code,
-    pub(super) advice: &'static str,
-}
-
-/// JSON by its grammar (RFC 8259, 8.2), and no text that could be handed on.
-pub(super) const LONE_SURROGATE: Flaw = Flaw {
-    code: Code::BadFrame,
-    advice: "a string holds one half of a surrogate pair, which is no character",
-};
-
 const TOO_DEEP: Flaw =
     Flaw { code: Code::BadFrame, advice: "data may be nested at most 126 levels deep" };
 
@@ -78,81 +61,10 @@ const NO_USER: Flaw = Flaw {
     advice: "each of users is 1 to 128 visible ASCII characters, without { and }",
 };
 
-impl From<Code> for Flaw {
-    fn from(code: Code) -> Self {
-        Self { code, advice: code.advice() }
-    }
-}
-
-/// The fields of all frames, `null` as any other value.
-#[derive(Default)]
-struct Fields<'a> {
-    kind: Option<&'a RawValue>,
-    to: Option<&'a RawValue>,
-    id: Option<&'a RawValue>,
-    text: Option<&'a RawValue>,
-    data: Option<&'a RawValue>,
-    users: Option<&'a RawValue>,
-}
-
-#[derive(Deserialize)]
-#[serde(field_identifier, rename_all = "lowercase")]
-enum Name {
-    Type,
-    To,
-    Id,
-    Text,
-    Data,
-    Users,
-    #[serde(other)]
-    Other,
-}
-
-impl<'de> Deserialize<'de> for Fields<'de> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_map(FieldsVisitor)
-    }
-}
-
-struct FieldsVisitor;
-
-impl<'de> Visitor<'de> for FieldsVisitor {
-    type Value = Fields<'de>;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("an object")
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-        let mut fields = Fields::default();
-        while let Some(name) = map.next_key()? {
-            let field = match name {
-                Name::Type => &mut fields.kind,
-                Name::To => &mut fields.to,
-                Name::Id => &mut fields.id,
-                Name::Text => &mut fields.text,
-                Name::Data => &mut fields.data,
-                Name::Users => &mut fields.users,
-                Name::Other => {
-                    let _: IgnoredAny = map.next_value()?;
-                    continue;
-                }
-            };
-            *field = Some(map.next_value()?);
-        }
-        Ok(fields)
-    }
-}
-
 /// Reads one text frame. `max_text` bounds `text` (decoded) and `data` (as written) together, in bytes.
 pub fn parse(frame: &str, max_text: usize) -> Result<ClientFrame<'_>, Fault<'_>> {
     let fields: Fields<'_> = serde_json::from_str(frame).map_err(|_unread| unread(frame))?;
-    let id = fields.id.map(string).transpose();
-    let (id, id_is_valid) = match id {
-        Ok(None) => (None, true),
-        Ok(Some(id)) if is_id(&id) => (Some(id), true),
-        Ok(Some(_)) | Err(_) => (None, false),
-    };
+    let (id, id_is_valid) = fields.id();
     match checked(&fields, id_is_valid, max_text) {
         Ok(Checked::Message { to, text, data }) => {
             Ok(ClientFrame::Message(Draft { to, id, text, data }))
@@ -167,14 +79,8 @@ pub fn parse(frame: &str, max_text: usize) -> Result<ClientFrame<'_>, Fault<'_>>
 /// What is wrong with a frame that is no object of fields.
 #[cold]
 fn unread(frame: &str) -> Fault<'_> {
-    let Flaw { code, advice } = if serde_json::from_str::<&RawValue>(frame).is_err() {
-        Code::BadJson.into()
-    } else if frame.trim_start().starts_with('{') {
-        // The grammar does not ask what a name means, and only a name was more than copied.
-        LONE_SURROGATE
-    } else {
-        Code::BadFrame.into()
-    };
+    let Flaw { code, advice } =
+        fields::flaw(frame, Code::BadJson.advice(), Code::BadFrame.advice());
     Fault { code, advice, id: None }
 }
 
@@ -206,17 +112,6 @@ fn checked<'a>(
         "ping" => Ok(Checked::Ping),
         _ => Err(Code::UnknownType.into()),
     }
-}
-
-/// The text of a JSON string; without a copy where nothing in it is escaped.
-pub(super) fn string(raw: &RawValue) -> Result<Cow<'_, str>, Flaw> {
-    let inner = raw.get().strip_prefix('"').and_then(|rest| rest.strip_suffix('"'));
-    let inner = inner.ok_or(Code::BadFrame)?;
-    if !inner.contains('\\') {
-        return Ok(Cow::Borrowed(inner));
-    }
-    // All else that could fail was checked when the value was found.
-    serde_json::from_str(raw.get()).map(Cow::Owned).map_err(|_lone| LONE_SURROGATE)
 }
 
 fn user(raw: Option<&RawValue>) -> Result<Cow<'_, str>, Code> {

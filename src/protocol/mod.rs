@@ -1,11 +1,12 @@
 //! The chat protocol: what frames may say, and the closed lists of error and close codes.
 //!
-//! Walk: [`incoming`] reads what clients send, and [`posted`] what backends post for them; [`outgoing`] writes what
-//! they get. All are pure.
+//! Walk: [`incoming`] reads what clients send, and [`posted`] what backends post for them, both by way of `fields`;
+//! [`outgoing`] writes what they get. All are pure.
 //!
 //! Invariants: no input makes any of it panic; what is written is one JSON object with `type` first;
 //! `text` and `data` are handed on in the sender's own JSON, never read and written anew.
 
+mod fields;
 pub mod incoming;
 pub mod outgoing;
 pub mod posted;

@@ -1,18 +1,16 @@
 //! What backends post: one message or a batch in, checked messages or one fault each out.
 //!
-//! The rules are those of the frames ([`super::incoming`]), with the sender named in the message. Fields are taken as
-//! raw JSON, so that `text` and `data` go on in the bytes they came in, and of a field that is repeated the last
-//! one counts.
+//! The rules are those of the frames ([`super::incoming`]), with the sender named in the message.
 
 use std::borrow::Cow;
 use std::fmt;
 
-use serde::Deserialize;
-use serde::de::{Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::de::{IgnoredAny, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
-use super::incoming::{Draft, Fault, Flaw, LONE_SURROGATE, content, string};
-use super::{Code, is_id, is_user};
+use super::fields::{self, Fields, Flaw, string};
+use super::incoming::{Draft, Fault, content};
+use super::{Code, is_user};
 
 /// A body, taken apart as far as is needed to see how many messages it has.
 #[derive(Debug)]
@@ -72,11 +70,7 @@ pub fn read(body: &str, most: usize) -> Result<Posted<'_>, Fault<'_>> {
 /// Where it breaks a rule, with its id where it has a valid one.
 pub fn parse(message: &str, max_text: usize) -> Result<Post<'_>, Fault<'_>> {
     let fields: Fields<'_> = serde_json::from_str(message).map_err(|_why| unread(message))?;
-    let (id, id_is_valid) = match fields.id.map(string).transpose() {
-        Ok(None) => (None, true),
-        Ok(Some(id)) if is_id(&id) => (Some(id), true),
-        Ok(Some(_)) | Err(_) => (None, false),
-    };
+    let (id, id_is_valid) = fields.id();
     match checked(&fields, id_is_valid, max_text) {
         Ok(Checked { from, to, region, text, data }) => {
             Ok(Post { from, region, draft: Draft { to, id, text, data } })
@@ -123,14 +117,7 @@ fn user<'a>(raw: Option<&'a RawValue>, advice: &'static str) -> Result<Cow<'a, s
 /// What is wrong with JSON that is no object of fields.
 #[cold]
 fn unread(text: &str) -> Fault<'_> {
-    let Flaw { code, advice } = if serde_json::from_str::<&RawValue>(text).is_err() {
-        Flaw { code: Code::BadJson, advice: NO_JSON }
-    } else if text.trim_ascii_start().starts_with('{') {
-        // The grammar does not ask what a name means, and only a name was more than copied.
-        LONE_SURROGATE
-    } else {
-        Flaw { code: Code::BadFrame, advice: NO_MESSAGE }
-    };
+    let Flaw { code, advice } = fields::flaw(text, NO_JSON, NO_MESSAGE);
     Fault { code, advice, id: None }
 }
 
@@ -169,69 +156,6 @@ impl<'de> Visitor<'de> for ItemsVisitor {
             batch.is_over = true;
         }
         Ok(batch)
-    }
-}
-
-/// The fields of a message, `null` as any other value.
-#[derive(Default)]
-struct Fields<'a> {
-    from: Option<&'a RawValue>,
-    to: Option<&'a RawValue>,
-    id: Option<&'a RawValue>,
-    region: Option<&'a RawValue>,
-    text: Option<&'a RawValue>,
-    data: Option<&'a RawValue>,
-    messages: Option<&'a RawValue>,
-}
-
-#[derive(Deserialize)]
-#[serde(field_identifier, rename_all = "lowercase")]
-enum Name {
-    From,
-    To,
-    Id,
-    Region,
-    Text,
-    Data,
-    Messages,
-    #[serde(other)]
-    Other,
-}
-
-impl<'de> Deserialize<'de> for Fields<'de> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_map(FieldsVisitor)
-    }
-}
-
-struct FieldsVisitor;
-
-impl<'de> Visitor<'de> for FieldsVisitor {
-    type Value = Fields<'de>;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("an object")
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-        let mut fields = Fields::default();
-        while let Some(name) = map.next_key()? {
-            let field = match name {
-                Name::From => &mut fields.from,
-                Name::To => &mut fields.to,
-                Name::Id => &mut fields.id,
-                Name::Region => &mut fields.region,
-                Name::Text => &mut fields.text,
-                Name::Data => &mut fields.data,
-                Name::Messages => &mut fields.messages,
-                Name::Other => {
-                    let _: IgnoredAny = map.next_value()?;
-                    continue;
-                }
-            };
-            *field = Some(map.next_value()?);
-        }
-        Ok(fields)
     }
 }
 

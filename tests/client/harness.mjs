@@ -10,10 +10,11 @@ export async function settle() {
 
 export class Clock {
   time = 1_000_000;
+  shift = 0;                       // what was done to the clock on the wall; timers do not care
   chance = 1;                      // the longest pause that jitter allows
   #timers = new Map();
   #next = 1;
-  now = () => this.time;
+  now = () => this.time + this.shift;
   random = () => this.chance;
   setTimeout = (action, ms) => { this.#timers.set(this.#next, { at: this.time + ms, action }); return this.#next++; };
   clearTimeout = (timer) => { this.#timers.delete(timer); };
@@ -31,6 +32,31 @@ export class Clock {
     }
     this.time = end;
     await settle();
+  }
+}
+
+/** Web Locks as a browser has them, as far as the library uses them. */
+export class Locks {
+  #queues = new Map();             // name → what holds it, or waits for it, in order
+  async request(name, options, action = options) {
+    const queue = this.#queues.get(name) ?? [];
+    this.#queues.set(name, queue);
+    if (options.ifAvailable && queue.length) return action(null);
+    const turn = {};
+    turn.comes = new Promise((resolve, reject) => {
+      turn.begin = resolve;
+      options.signal?.addEventListener("abort", () => reject(options.signal.reason));
+    });
+    queue.push(turn);
+    if (queue[0] === turn) turn.begin();
+    try {
+      await turn.comes;
+      return await action({ name });
+    } finally {
+      const first = queue[0] === turn;
+      queue.splice(queue.indexOf(turn), 1);
+      if (first) queue[0]?.begin();
+    }
   }
 }
 

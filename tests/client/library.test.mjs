@@ -3,7 +3,7 @@ import assert from "node:assert/strict";
 import { readFile } from "node:fs/promises";
 import { test } from "node:test";
 import * as library from "../../client/meridian.js";
-import { ack, client, connected, message, refusal, settle } from "./harness.mjs";
+import { Locks, ack, client, connected, message, refusal, settle } from "./harness.mjs";
 
 const { Meridian, MemoryStorage, backoff } = library;
 const code = (wanted) => (error) => error instanceof library.MeridianError && error.code === wanted;
@@ -314,6 +314,19 @@ test("reset moves the position; after a welcome without one, the same position i
   assert.equal(heard("reset").length, 1);
 });
 
+test("what another tab was given in another epoch is a repeat here, too", async () => {
+  const storage = new MemoryStorage();
+  const [one, other] = [await connected({ storage }), await connected({ storage })];
+  await one.last().says({ type: "reset", epoch: "e2", seq: 0 }, message(1));
+  await other.last().says(message(2));
+  const after = client({ storage });
+  after.chat.connect();
+  await settle();
+  await after.last().welcomes({ epoch: "e2", seq: 0, resumed: false });
+  await after.last().says(message(1), message(2), message(3));
+  assert.deepEqual(after.heard("message").map(({ id }) => id), ["m3"]);
+});
+
 test("a server that keeps nothing (seq 0) is understood", async () => {
   const { chat, last, heard } = client();
   chat.connect();
@@ -379,6 +392,24 @@ test("a frame that is too large is found out and refused, the others go on", asy
   await sends[1];
 });
 
+test("ended by the server, it can be connected again where there are locks", async (context) => {
+  const before = Object.getOwnPropertyDescriptor(globalThis, "navigator");
+  Object.defineProperty(globalThis, "navigator", { value: { locks: new Locks() }, configurable: true });
+  context.after(() => before ? Object.defineProperty(globalThis, "navigator", before) : delete globalThis.navigator);
+  const { chat, last, sockets } = await connected();
+  const sent = chat.send("bob", "hi");
+  await settle();
+  await last().ends(4001);
+  assert.equal(chat.state, "closed");
+  chat.connect();
+  await settle();
+  assert.equal(sockets.length, 2, "this tab's own lock is no reason to wait");
+  await last().welcomes();
+  const [frame] = last().takes();
+  await last().says(ack(frame));
+  assert.equal((await sent).id, frame.id, "the promise of before");
+});
+
 test("pauses grow while nobody answers and begin anew after a steady connection", async () => {
   const { clock, last, heard } = await connected();
   await last().ends(1006);
@@ -411,6 +442,23 @@ test("a dead network is noticed: a ping without any answer ends the connection",
   await last().says(message(1));
   await clock.pass(29_999);
   assert.deepEqual(last().frames, [], "whatever comes proves the connection");
+});
+
+test("a clock that is set back keeps nothing from being noticed", async () => {
+  const quiet = await connected();
+  quiet.clock.shift = -3_600_000;
+  await quiet.clock.pass(80_000);
+  assert.equal(quiet.heard("state").at(-1).error.message.includes("no pong"), true, "nothing was heard for over a minute");
+
+  const { chat, clock, heard, last } = await connected();
+  chat.send("bob", "hi");
+  await settle();
+  clock.shift = -3_600_000;
+  for (let second = 0; second < 45; second += 1) {
+    await clock.pass(1_000);
+    if (chat.state === "connected") await last().says({ type: "pong" });
+  }
+  assert.equal(heard("state").some(({ error }) => error?.message.includes("no acknowledgement")), true);
 });
 
 test("a welcome that does not come, and an answer that does not come", async () => {
@@ -494,6 +542,33 @@ test("a storage that fails is told once, and costs no message", async () => {
   await sent;
   assert.deepEqual(heard("error").map((error) => error.code), ["storage_failed"]);
   assert.equal(heard("message").length, 1);
+});
+
+test("a database that could not be opened is opened by the next use, and read in one transaction", async (context) => {
+  let opened = 0, transactions = 0;
+  const soon = (action) => queueMicrotask(action);
+  const store = { getAllKeys: () => ({ result: ["a|1", "a|2"] }), getAll: () => ({ result: ["one", "two"] }) };
+  const database = {
+    transaction() {
+      transactions += 1;
+      const transaction = { objectStore: () => store };
+      soon(() => transaction.oncomplete());
+      return transaction;
+    },
+  };
+  globalThis.IDBKeyRange = { bound: (...ends) => ends };
+  globalThis.indexedDB = {
+    open() {
+      const request = { error: new Error("busy"), result: database };
+      soon(() => opened++ ? request.onsuccess() : request.onerror());
+      return request;
+    },
+  };
+  context.after(() => { delete globalThis.IDBKeyRange; delete globalThis.indexedDB; });
+  const storage = new library.IndexedDbStorage();
+  await assert.rejects(storage.entries("a|"), /busy/);
+  assert.deepEqual(await storage.entries("a|"), [["a|1", "one"], ["a|2", "two"]]);
+  assert.equal(transactions, 1);
 });
 
 test("messages can be iterated; the position follows the reader", async () => {

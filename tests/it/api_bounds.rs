@@ -36,7 +36,11 @@ async fn only_who_shows_a_key_is_let_in() {
     assert_eq!((answer.status, answer.code().as_str()), (401, "unauthorized"));
     assert!(answer.text().contains("API_KEY"), "{}", answer.text());
     // Anyone may read how it is used.
-    assert_eq!(get(keyless.api(), "/api/docs", "").await.status, 200);
+    let docs = get(keyless.api(), "/api/docs", "").await;
+    assert_eq!(docs.status, 200);
+    // … but not in a frame of somebody else's page.
+    assert_eq!(docs.header("content-security-policy"), Some("frame-ancestors 'none'"));
+    assert_eq!(docs.header("x-content-type-options"), Some("nosniff"));
 }
 
 #[tokio::test]

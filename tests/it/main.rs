@@ -26,6 +26,8 @@ mod bodies;
 mod chaos;
 /// `send` and `chat`: the built binary against a gateway.
 mod cli_talk;
+/// `chat` on a terminal.
+mod cli_terminal;
 /// Chat as its users meet it.
 mod conversation;
 /// Storms, floods and readers that do not read, against the built binary.

@@ -18,6 +18,7 @@ use fred::interfaces::ClientLike as _;
 use fred::types::{ClusterHash, CustomCommand, Value};
 use tokio::sync::{Notify, watch};
 
+use super::breaker::Breaker;
 use super::lineage::History;
 use super::names;
 use crate::bus::BusError;
@@ -34,6 +35,8 @@ pub(super) struct Barrier {
     wait: Duration,
     key: String,
     history: Arc<History>,
+    /// Of the commanding connection, which is of no use where the history is another one.
+    breaker: Breaker,
     begun: AtomicU64,
     asked: Notify,
     passed: watch::Sender<Passed>,
@@ -49,10 +52,10 @@ struct Passed {
 impl Barrier {
     pub(super) fn new(
         client: Client,
-        replicas: u32,
-        patience: Duration,
+        (replicas, patience): (u32, Duration),
         tag: &str,
         history: Arc<History>,
+        breaker: Breaker,
     ) -> Self {
         Self {
             client,
@@ -60,6 +63,7 @@ impl Barrier {
             wait: patience / 2,
             key: names::barrier(tag),
             history,
+            breaker,
             begun: AtomicU64::new(0),
             asked: Notify::new(),
             passed: watch::Sender::new(Passed { number: 0, outcome: Ok(()) }),
@@ -119,7 +123,9 @@ impl Barrier {
         Ok(if reached < self.replicas.into() {
             Err(format!("only {reached} of {} replicas have it", self.replicas).into())
         } else if fenced && !info.contains(&format!("master_replid:{}", self.history.replid)) {
-            Err("the server has another history by now".into())
+            let why = "the server has another history by now";
+            self.breaker.trip(why);
+            Err(why.into())
         } else {
             Ok(())
         })

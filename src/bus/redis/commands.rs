@@ -7,30 +7,27 @@
 //! Invariants: nothing is sent twice behind a caller's back, nothing waits for a connection, and
 //! every call is bounded in time and in number.
 
-use std::sync::{Arc, PoisonError, RwLock};
+mod opening;
+
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
 use bytes::Bytes;
-use fred::clients::Client;
-use fred::error::{Error, ErrorKind};
-use fred::interfaces::{ClientLike as _, LuaInterface as _, PubsubInterface as _};
-use fred::types::config::{ConnectionConfig, PerformanceConfig};
+use fred::interfaces::{ClientLike as _, PubsubInterface as _};
 use fred::types::{Key, Value};
 use prometheus_client::metrics::gauge::Gauge;
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use self::opening::Opened;
 use super::backoff::Backoff;
-use super::barrier::Barrier;
-use super::breaker::Breaker;
 use super::finder::Finder;
 use super::health::{Health, Part};
-use super::lineage::{self, History, Lineage, Unsettled};
-use super::link::{Link, Running, unavailable};
+use super::lineage::{History, Lineage, Unsettled};
+use super::link::{Link, unavailable};
 use super::names;
 use super::script::{self, Bounds, PROBE_LIFE, Scripts};
-use super::server::Server;
 use super::shard::Tag;
 use super::witness::Witnesses;
 use crate::bus::metrics::Metrics;
@@ -53,18 +50,12 @@ pub(super) struct Commands {
     bounds: Bounds,
     pub(super) scripts: Scripts,
     lineage: Lineage,
-    link: RwLock<Result<Link, Arc<str>>>,
+    link: RwLock<Result<Arc<Link>, Arc<str>>>,
+    /// The last connection: which process it led to, and what that calls it.
+    last: Mutex<Option<(String, u64)>>,
     in_flight: Semaphore,
     reads: Semaphore,
     metrics: Metrics,
-}
-
-/// A connection that was just made, and what runs it.
-struct Opened {
-    link: Link,
-    running: Running,
-    /// Of the connection that waits for replicas.
-    waiting: Option<Running>,
 }
 
 impl Commands {
@@ -85,6 +76,7 @@ impl Commands {
             min_replicas: redis.min_replicas,
             lineage: Lineage::new(redis.fence, bounds.meta_ms, witnesses),
             bounds,
+            last: Mutex::new(None),
             link: RwLock::new(Err(Arc::from("not connected to Redis yet"))),
             in_flight: Semaphore::new(IN_FLIGHT),
             reads: Semaphore::new(READS),
@@ -93,12 +85,12 @@ impl Commands {
     }
 
     /// The present connection, or why there is none.
-    pub(super) fn link(&self) -> Result<Link, BusError> {
+    pub(super) fn link(&self) -> Result<Arc<Link>, BusError> {
         let link = self.link.read().unwrap_or_else(PoisonError::into_inner);
         link.clone().map_err(BusError::Unavailable)
     }
 
-    fn set_link(&self, link: Result<Link, Arc<str>>) {
+    fn set_link(&self, link: Result<Arc<Link>, Arc<str>>) {
         *self.link.write().unwrap_or_else(PoisonError::into_inner) = link;
     }
 
@@ -126,7 +118,7 @@ impl Commands {
                         self.metrics.histories.inc();
                         look_again();
                     }
-                    self.set_link(Ok(opened.link.clone()));
+                    self.set_link(Ok(Arc::clone(&opened.link)));
                     health.up(Part::Commands);
                     let Some(why) = self.hold(opened, stop).await else { break };
                     backoff.lived(began.elapsed());
@@ -182,54 +174,6 @@ impl Commands {
             barrier.end(why.as_deref().unwrap_or("stopped"));
         }
         why
-    }
-
-    /// A connection that knows the scripts, and whose history is settled.
-    async fn open(&self) -> Result<Opened, Unsettled> {
-        let server = self.finder.find().await.map_err(Unsettled::Nowhere)?;
-        let (client, running) = self.connect(&server).await?;
-        for script in self.scripts.all() {
-            client.script_load::<(), _>(script.text.as_str()).await?;
-        }
-        let tag = &self.tag.get();
-        let history = self.lineage.settle(&client, &self.scripts, tag).await?;
-        let mut waiting = None;
-        let mut barrier = None;
-        if self.min_replicas > 0 {
-            let (client, running) = self.connect(&server).await?;
-            lineage::same_process(&client, &history).await?;
-            let (replicas, history) = (self.min_replicas, Arc::clone(&history));
-            barrier = Some(Arc::new(Barrier::new(client, replicas, self.patience, tag, history)));
-            waiting = Some(running);
-        }
-        let link = Link { server, client, breaker: Breaker::default(), history, barrier };
-        Ok(Opened { link, running, waiting })
-    }
-
-    /// One client of the library, for one connection.
-    async fn connect(&self, server: &Server) -> Result<(Client, Running), Error> {
-        let performance = PerformanceConfig {
-            default_command_timeout: self.patience,
-            ..PerformanceConfig::default()
-        };
-        let connection = ConnectionConfig {
-            connection_timeout: self.patience,
-            internal_command_timeout: self.patience,
-            max_command_attempts: 1,
-            max_command_buffer_len: IN_FLIGHT * 2,
-            ..ConnectionConfig::default()
-        };
-        // Without a policy the library ends the client when its connection ends, and retries nothing.
-        let client = Client::new(server.config(), Some(performance), Some(connection), None);
-        let mut running = Running(client.connect());
-        tokio::select! {
-            connected = client.wait_for_connect() => connected?,
-            // Its own error says more than any wait for it.
-            result = &mut running.0 => return Err(result.ok().and_then(Result::err).unwrap_or_else(ended)),
-            // Several steps, each with its own time.
-            () = tokio::time::sleep(self.patience * 3) => return Err(ended()),
-        }
-        Ok((client, running))
     }
 
     pub(super) async fn publish(&self, envelope: Envelope<'_>) -> Result<Receipt, BusError> {
@@ -304,7 +248,8 @@ impl Commands {
     /// Publishes what nobody stores; ends with the server's answer.
     async fn pass(&self, channel: String, payload: Bytes) -> Result<(), BusError> {
         let _one = self.in_flight.try_acquire().map_err(|_full| overloaded())?;
-        let (client, payload) = (self.link()?.client, Value::Bytes(payload));
+        let (link, payload) = (self.link()?, Value::Bytes(payload));
+        let client = &link.client;
         let published: Result<(), _> = if self.cluster {
             client.spublish(channel, payload).await
         } else {
@@ -331,7 +276,7 @@ impl Commands {
     }
 
     /// One read, when it is its turn.
-    async fn try_read(&self, user: &str, after: Seq) -> Result<(Link, Vec<Value>), BusError> {
+    async fn try_read(&self, user: &str, after: Seq) -> Result<(Arc<Link>, Vec<Value>), BusError> {
         let Ok(_turn) = self.reads.acquire().await else { return Err(overloaded()) };
         let _counted = Counted::new(&self.metrics.reads);
         let link = self.link()?;
@@ -383,10 +328,6 @@ impl Drop for Counted<'_> {
     fn drop(&mut self) {
         self.0.dec();
     }
-}
-
-fn ended() -> Error {
-    Error::new(ErrorKind::Canceled, "the connection ended before it was ready")
 }
 
 pub(super) fn positive(value: &Value) -> Result<u64, BusError> {

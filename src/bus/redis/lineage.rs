@@ -349,7 +349,7 @@ fn is_elsewhere(error: &Error) -> bool {
     ["MOVED", "ASK", "TRYAGAIN"].iter().any(|word| error.details().starts_with(word))
 }
 
-async fn call<R: fred::types::FromValue>(
+pub(super) async fn call<R: fred::types::FromValue>(
     client: &Client,
     verb: &'static str,
     words: Vec<Value>,

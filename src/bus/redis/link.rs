@@ -22,14 +22,13 @@ use crate::bus::BusError;
 const FATAL: [&str; 3] = ["NOSCRIPT", "FENCED", "READONLY"];
 
 /// The present connection.
-#[derive(Clone)]
 pub(super) struct Link {
     pub(super) server: Server,
     pub(super) client: Client,
     pub(super) breaker: Breaker,
     pub(super) history: Arc<History>,
     /// Where replicas are to have a message before it is acknowledged.
-    pub(super) barrier: Option<Arc<Barrier>>,
+    pub(super) barrier: Option<Barrier>,
 }
 
 impl Link {

@@ -153,7 +153,7 @@ impl RedisBus {
             Topology::One(shard, Some(sentinels)) => {
                 tokio::join!(
                     Box::pin(shard.run(stop)),
-                    sentinels.watch(stop, |why| shard.leave(why))
+                    sentinels.watch(stop, |named| shard.stay_at(named))
                 );
             }
             Topology::Cluster(cluster) => Box::pin(cluster.run(stop)).await,

@@ -124,7 +124,8 @@ impl Nodes {
     /// Takes a view that was asked for at `asked`.
     pub(super) fn saw(&self, view: View, asked: Instant) {
         let mut seen = self.lock();
-        if seen.last.is_some_and(|(_, now)| now > view.now) && !view.new {
+        // Not by the server's clock: that of a promoted replica may be behind its primary's.
+        if seen.last.is_some_and(|(last, _)| last > asked) && !view.new {
             // One that was asked for later has come already.
             return;
         }
@@ -319,6 +320,19 @@ mod tests {
         nodes.judged(nodes.silent().remove(0), true);
         assert_eq!(nodes.changes(), Changes { deaths: true, ..Changes::default() });
         assert_eq!(names(&nodes.dead_among(&["a".to_owned(), "b".to_owned()]).0), ["a"]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_clock_that_goes_back_with_a_promotion_leaves_this_node_in_touch() {
+        let nodes = nodes();
+        nodes.saw(view(3_600_000, &[("a", 3_600_000)], &[]), Instant::now());
+        for second in 1..6 {
+            pass(2).await;
+            nodes.saw(view(second, &[("a", 1)], &[]), Instant::now());
+            assert!(nodes.is_in_touch());
+            assert!(second > 2 || nodes.next() > Instant::now(), "it beats all the time");
+        }
+        assert_eq!(names(&nodes.silent()), ["a"], "nobody is ever found dead");
     }
 
     #[tokio::test(start_paused = true)]

@@ -90,7 +90,7 @@ impl Probe {
         number: u64,
     ) -> bool {
         let Ok(link) = commands.link() else { return false };
-        let listening = subscriber.breaker();
+        let listening = subscriber.present().0;
         let mut probed = subscriber.probed.subscribe();
         let taken = AtomicBool::new(false);
         let channel = names::probe(&self.tag.get(), &self.node);

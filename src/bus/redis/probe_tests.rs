@@ -2,6 +2,8 @@
 
 use std::time::{Duration, Instant};
 
+use futures_util::FutureExt as _;
+
 use super::tests::{COMMAND_TIMEOUT, Node, settings};
 use super::*;
 use crate::bus::contract::{Recorder, send};
@@ -98,4 +100,31 @@ async fn a_late_probe_is_told_of_and_costs_no_connection() {
     node.up().await;
     assert_eq!(node.metrics().reconnects.get(), 0);
     node.stop().await;
+}
+
+#[tokio::test]
+async fn a_connection_that_stayed_behind_at_the_old_primary_is_replaced_by_itself() {
+    let (old, new) = (RedisServer::start().await, RedisServer::start().await);
+    let server = |redis: &RedisServer| {
+        let settings = settings(&redis.url(), COMMAND_TIMEOUT).redis;
+        Setup::new(&settings).unwrap().nodes.remove(0)
+    };
+    let (old, new) = (server(&old), server(&new));
+    let finders = (Finder::Fixed(old.clone()), Finder::Fixed(new.clone()));
+    let usual = settings("redis://h", COMMAND_TIMEOUT);
+    let common = RedisBus::new(&usual, &mut Registry::default()).unwrap().common;
+    let shard = Shard::new(finders, FIRST, &Tag::of_all(), &common);
+    let stop = CancellationToken::new();
+    let looks = async {
+        let mut parts = shard.health.parts();
+        parts.wait_for(health::Parts::connected).await.unwrap();
+        let link = shard.commands.link().unwrap();
+        shard.stay_at(&old);
+        assert!(link.breaker.tripped().now_or_never().is_none());
+        shard.stay_at(&new);
+        let why = link.breaker.tripped().now_or_never().unwrap_or_default();
+        assert!(why.contains("the Sentinels name"), "{why}");
+        stop.cancel();
+    };
+    tokio::join!(shard.run(&stop), looks);
 }

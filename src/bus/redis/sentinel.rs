@@ -6,7 +6,7 @@
 //! its connections is left.
 
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::join_all;
@@ -29,8 +29,6 @@ pub(super) struct Sentinels {
     /// At the servers that they name.
     login: Arc<Login>,
     patience: Duration,
-    /// Who was found last.
-    last: Mutex<Option<Server>>,
 }
 
 impl Sentinels {
@@ -40,7 +38,7 @@ impl Sentinels {
         login: Arc<Login>,
         patience: Duration,
     ) -> Self {
-        Self { nodes, master, login, patience: patience.min(LONGEST), last: Mutex::new(None) }
+        Self { nodes, master, login, patience: patience.min(LONGEST) }
     }
 
     /// The present primary, which says itself that it is one.
@@ -49,11 +47,7 @@ impl Sentinels {
         let about = || format!("{server}, which the Sentinels name,");
         match tokio::time::timeout(self.patience, ask(&server, [&["ROLE"]])).await {
             Ok(Ok([role])) => match role.list().first().and_then(|role| role.text()) {
-                Some("master") => {
-                    *self.last.lock().unwrap_or_else(PoisonError::into_inner) =
-                        Some(server.clone());
-                    Ok(server)
-                }
+                Some("master") => Ok(server),
                 role => Err(format!("{} says it is a {}", about(), role.unwrap_or("mystery"))),
             },
             Ok(Err(error)) => Err(format!("{} does not say what it is: {error}", about())),
@@ -94,17 +88,15 @@ impl Sentinels {
         named().ok_or(Unanswered::Malformed(super::resp::Malformed))
     }
 
-    /// Calls `left` with a reason whenever another primary is named than was found last, until `stop`.
-    pub(super) async fn watch(&self, stop: &CancellationToken, left: impl Fn(&str)) {
+    /// Tells `named` whom the Sentinels name, again and again, until `stop`.
+    pub(super) async fn watch(&self, stop: &CancellationToken, named: impl Fn(&Server)) {
         loop {
             tokio::select! {
                 () = stop.cancelled() => return,
                 () = tokio::time::sleep(LOOK) => {}
             }
-            let Ok(named) = self.named().await else { continue };
-            let last = self.last.lock().unwrap_or_else(PoisonError::into_inner).clone();
-            if last.is_some_and(|last| last.node() != named.node()) {
-                left(&format!("the Sentinels name {named} now"));
+            if let Ok(server) = self.named().await {
+                named(&server);
             }
         }
     }

@@ -13,6 +13,7 @@ use super::commands::Commands;
 use super::finder::Finder;
 use super::health::Health;
 use super::probe::Probe;
+use super::server::Server;
 use super::subscriber::Subscriber;
 use super::verdict::{Member, Verdict};
 use crate::bus::Deliver;
@@ -97,7 +98,23 @@ impl Shard {
         if let Ok(link) = self.commands.link() {
             link.breaker.trip(why);
         }
-        self.subscriber.breaker().trip(why);
+        self.subscriber.present().0.trip(why);
+    }
+
+    /// Has each connection replaced that leads to another server than the one that is `named` now. Each is looked at by
+    /// itself: one may have come to the new primary already, for a reason of its own, while the other stands at the old.
+    pub(super) fn stay_at(&self, named: &Server) {
+        let is_elsewhere = |server: &Server| server.node() != named.node();
+        let why = || format!("the Sentinels name {named} now");
+        if let Ok(link) = self.commands.link()
+            && is_elsewhere(&link.server)
+        {
+            link.breaker.trip(&why());
+        }
+        let (breaker, server) = self.subscriber.present();
+        if server.is_some_and(|server| is_elsewhere(&server)) {
+            breaker.trip(&why());
+        }
     }
 
     /// The three loops; ends after `stop`.

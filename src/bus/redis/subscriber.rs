@@ -58,8 +58,8 @@ pub(super) struct Subscriber {
     /// The present connection has all that is wanted, and the gap was reported. Before, messages are passed over: they may
     /// come from another history, and only seem to follow what was delivered; the report makes all be read.
     whole: AtomicBool,
-    /// Of the present connection.
-    breaker: Mutex<Breaker>,
+    /// Of the present connection, and where it leads, once that is known.
+    present: Mutex<(Breaker, Option<Server>)>,
     metrics: Metrics,
 }
 
@@ -84,14 +84,18 @@ impl Subscriber {
             look: Arc::clone(&common.look),
             patience,
             whole: AtomicBool::new(false),
-            breaker: Mutex::default(),
+            present: Mutex::default(),
             metrics,
         }
     }
 
-    /// The breaker of the present connection.
-    pub(super) fn breaker(&self) -> Breaker {
-        self.breaker.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    /// The breaker of the present connection, and where that leads, once it is known.
+    pub(super) fn present(&self) -> (Breaker, Option<Server>) {
+        self.present.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn set_present(&self, present: (Breaker, Option<Server>)) {
+        *self.present.lock().unwrap_or_else(PoisonError::into_inner) = present;
     }
 
     /// Connects, listens, and begins anew, until `stop`.
@@ -122,11 +126,12 @@ impl Subscriber {
     /// The life of one connection; gives why it ended.
     async fn listen(&self, health: &Health, backoff: &mut Backoff) -> String {
         let breaker = Breaker::default();
-        *self.breaker.lock().unwrap_or_else(PoisonError::into_inner) = breaker.clone();
+        self.set_present((breaker.clone(), None));
         let server = match self.finder.find().await {
             Ok(server) => server,
             Err(why) => return format!("cannot listen: {why}"),
         };
+        self.set_present((breaker.clone(), Some(server.clone())));
         let connecting = tokio::time::timeout(self.patience, self.connect(&server));
         let mut connection = match connecting.await {
             Ok(Ok(connection)) => connection,

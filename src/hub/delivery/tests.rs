@@ -144,3 +144,41 @@ async fn another_epoch_on_a_live_socket_is_told() {
     assert_eq!(frame(reset), json!({"type": "reset", "epoch": "f", "seq": 0}));
     assert_eq!(given(&mut delivery, &place), 2);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_promoted_replica_tells_what_is_gone_and_doubles_nothing() {
+    let house = House::new();
+    let (mut delivery, place) = joining(&house, "userId=bob&since=0&epoch=e").await;
+    let read = |from, epoch: &str, frames: &[&'static str]| {
+        let messages: Vec<_> = (1..).zip(frames.iter().map(|frame| Bytes::from(*frame))).collect();
+        let top = frames.len() as Seq;
+        Read {
+            subscription: None,
+            from,
+            replay: Ok(Replay { epoch: Arc::from(epoch), top, messages }),
+        }
+    };
+    delivery.was_read(read(0, "e", &["a", "b"]), &place, Instant::now());
+    assert_eq!(given(&mut delivery, &place), 2);
+    let live =
+        |seq, frame: &'static str| Item::Message { seq, taken_ms: None, frame: frame.into() };
+    house.hub.registry.push("bob", live(3, "c"));
+    house.hub.registry.push("bob", live(4, "d"));
+    assert_eq!(given(&mut delivery, &place), 2);
+
+    // All is there: only what is new follows.
+    let all = ["a", "b", "c", "d", "e"];
+    let reset = delivery.was_read(read(0, "f", &all), &place, Instant::now());
+    assert_eq!(frame(reset), json!({"type": "reset", "epoch": "f", "seq": 4}));
+    assert_eq!(given(&mut delivery, &place), 1);
+
+    // The last three are gone, and two others stand in their place.
+    let reset = delivery.was_read(read(0, "g", &["a", "b", "x", "y"]), &place, Instant::now());
+    assert_eq!(frame(reset), json!({"type": "reset", "epoch": "g", "seq": 2}));
+    assert_eq!(given(&mut delivery, &place), 2);
+
+    // Nothing is as it was.
+    let reset = delivery.was_read(read(0, "h", &["p", "q"]), &place, Instant::now());
+    assert_eq!(frame(reset), json!({"type": "reset", "epoch": "h", "seq": 0}));
+    assert_eq!(given(&mut delivery, &place), 2);
+}

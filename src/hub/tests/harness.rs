@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 
 use super::super::{Admission, Hub, Refusal};
-use crate::bus::{Bus, Envelope};
+use crate::bus::{Bus, BusError, Envelope};
 use crate::observability::Registry;
 use crate::settings::{HubSettings, InboxSettings, RegionName};
 use crate::shutdown::Drain;
@@ -117,6 +117,10 @@ impl House {
 
     /// Publishes as a backend would; gives the position.
     pub(in crate::hub) async fn publish(&self, to: &str, id: &str) -> u64 {
+        self.try_publish(to, id).await.unwrap()
+    }
+
+    pub(in crate::hub) async fn try_publish(&self, to: &str, id: &str) -> Result<u64, BusError> {
         let head = json!({"type": "message", "id": id, "from": "api", "to": to}).to_string();
         let head = format!(r#"{},"seq":"#, head.trim_end_matches('}'));
         let envelope = Envelope {
@@ -127,7 +131,7 @@ impl House {
             head: head.as_bytes(),
             tail: br#","ts":"1970-01-01T00:00:00.000Z"}"#,
         };
-        self.bus.publish(envelope).await.unwrap().seq
+        self.bus.publish(envelope).await.map(|receipt| receipt.seq)
     }
 
     /// Waits until every session is gone.

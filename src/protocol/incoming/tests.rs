@@ -3,6 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::protocol::is_id;
 
 fn code(frame: &str) -> (Code, Option<String>) {
     code_within(frame, 20)

@@ -3,6 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::protocol::is_id;
 
 fn fault(message: &str) -> (Code, Option<String>) {
     let fault = parse(message, 20).unwrap_err();

@@ -24,7 +24,7 @@ use tokio::time::{Instant, sleep, timeout};
 const CHROMIUM: &str = "/usr/bin/chromium";
 
 /// Nothing that a loaded machine with two cores does takes longer.
-const DEADLINE: Duration = Duration::from_secs(20);
+const DEADLINE: Duration = Duration::from_mins(1);
 
 static TURN: Semaphore = Semaphore::const_new(1);
 

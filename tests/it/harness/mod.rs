@@ -15,12 +15,14 @@ pub(crate) mod pairs;
 pub(crate) mod redis;
 pub(crate) mod relay;
 pub(crate) mod report;
+/// The built binary, talked to over pipes.
+pub(crate) mod talk;
 
 use std::future::Future;
 use std::time::Duration;
 
 /// Every wait of a test ends, with a message that says what was waited for.
-pub(crate) const DEADLINE: Duration = Duration::from_secs(20);
+pub(crate) const DEADLINE: Duration = Duration::from_mins(1);
 
 /// Awaits `future`, and fails the test where it takes longer than [`DEADLINE`].
 pub(crate) async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {
