@@ -20,6 +20,8 @@ start_way() {
 messages_per_second = 100000000
 message_burst = 100000000
 delivery = "$delivery"
+# The idle clients answer none.
+ping_interval = "1h"
 [bus]
 kind = "redis"
 [bus.redis]
@@ -76,16 +78,19 @@ memory_of() {
 
 # idle_commands - a second, of a hub with $sockets idle sockets.
 idle_commands() {
-  local holder
+  local holder way
+  # The others would be heard by Redis, too.
+  for way in connection off at-most-once; do kill "${way_pid[$way]}" 2>/dev/null && wait "${way_pid[$way]}" 2>/dev/null; done
   taskset -c "$load_core" "$load" idle --url "${way_url[script]}" --welcome --count "$sockets" \
-    --process "server=${way_pid[script]}" --hold 25 >/dev/null &
+    --process "server=${way_pid[script]}" --hold 120 >/dev/null 2>&1 &
   holder=$!
   # They are there by now, and what they cost at first is paid.
   sleep 15
   redis config resetstat >/dev/null
   sleep 10
   awk -v n="$(all_calls)" 'BEGIN { printf "%.1f\n", n / 10 }'
-  wait "$holder"
+  kill "$holder"
+  wait "$holder" 2>/dev/null || true
 }
 
 bench_cost() {
