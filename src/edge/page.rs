@@ -1,6 +1,6 @@
 //! The chat page and the client library, carried by the binary.
 //!
-//! Walk: [`find`] knows the files by their names under the page's path; [`answer`] sends one, or says that the
+//! Walk: [`find`] knows the files by their names under the page's path; [`answer()`] sends one, or says that the
 //! caller has it already (RFC 9110, 13.1.2).
 //!
 //! Invariants: the page may run what comes from its own origin and nothing else, by its policy; the library may be

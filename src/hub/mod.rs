@@ -1,7 +1,7 @@
 //! Chat sockets: who may come in, one session each, and what they are given.
 //!
 //! Walk: the edge asks [`Hub::admit`] before it answers 101; then it hands the socket to [`Hub::serve`],
-//! which runs its [`session`] to the end. A session reads frames ([`protocol`]), holds them to its budgets
+//! which runs its [`session`] to the end. A session reads frames ([`protocol`](crate::protocol)), holds them to its budgets
 //! ([`limits`]; [`share`] over all of one user), and publishes through the [`relay`]; what the bus delivers goes by
 //! the [`registry`] into the [`outbox`] of every seat, and from there, in the order of the [`cursor`], to the socket.
 //! How many sockets a user may have, [`seating`] asks of the bus; who is told of whose [`presence`], is kept beside.

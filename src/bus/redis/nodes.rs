@@ -1,6 +1,6 @@
 //! Which nodes share the bus, and which of them are dead.
 //!
-//! Walk: every node beats, four times a lease, and sees with each beat the last one of every other ([`Nodes::run`]).
+//! Walk: every node beats, four times a lease, and sees with each beat the last one of every other (the loops are in `settle`).
 //! One that has not beaten for most of a lease is buried, unless it has beaten since; all others see its grave with their
 //! next beat. Dead is who has a grave, or is not known at all.
 //!

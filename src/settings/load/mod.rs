@@ -15,6 +15,7 @@ mod merge;
 mod variables;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::Ipv4Addr;
 use std::path::PathBuf;
 
 #[cfg(test)]
@@ -154,6 +155,9 @@ fn built_in(environment: Environment, gathered: &Gathered) -> Vec<Leaf> {
         let source = Source::BuiltInFor(environment);
         let page = toml::Value::String("/client/".to_owned());
         leaves.push(Leaf::built_in(&["page", "path"], page, source.clone()));
+        // Everybody knows the key below, so only this machine may use it.
+        let loopback = toml::Value::String(Ipv4Addr::LOCALHOST.to_string());
+        leaves.push(Leaf::built_in(&["api", "bind"], loopback, source.clone()));
         // Nobody who names keys of his own is left with one that everybody knows.
         let is_key = |leaf: &Leaf| matches!(leaf.path.as_slice(), [a, b, _] if [a, b] == API_KEYS);
         if !gathered.leaves.iter().any(is_key) {
