@@ -16,6 +16,8 @@ mod message;
 mod metrics;
 mod presence;
 mod probe_age;
+#[cfg(test)]
+mod recorder;
 mod redis;
 /// A real server for the tests, here and in the hub; the tests of whole gateways have the same file.
 #[cfg(test)]
