@@ -7,9 +7,9 @@ use axum::extract::{Request, State};
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
 
-use super::rate::{Budget, Rate};
 use super::{Refusal, Shared};
 use crate::identity::{KeyId, Keys};
+use crate::rate::{Rate, SharedBudget};
 use crate::settings::ApiSettings;
 
 /// The keys, and what each has used of its rate.
@@ -18,14 +18,14 @@ pub(super) struct Admission {
     keys: Keys,
     rate: Rate,
     /// Beside the keys.
-    budgets: Vec<Budget>,
+    budgets: Vec<SharedBudget>,
     started: Instant,
 }
 
 impl Admission {
     pub(super) fn new(keys: Keys, settings: &ApiSettings) -> Self {
         Self {
-            budgets: keys.names().map(|_| Budget::default()).collect(),
+            budgets: keys.names().map(|_| SharedBudget::default()).collect(),
             keys,
             rate: Rate::per_second(settings.requests_per_second, settings.request_burst),
             started: Instant::now(),

@@ -15,7 +15,6 @@ mod intake;
 mod messages;
 mod metrics;
 mod presence;
-mod rate;
 
 use std::sync::Arc;
 

@@ -1,12 +1,9 @@
-//! The budgets of one seat, as pure arithmetic on the time since it was taken.
-//!
-//! All budgets (messages a second, errors forgiven, refusals borne) are the same virtual schedule: each
-//! event books one interval, and is refused when the bookings run further ahead than the burst allows. That is a
-//! token bucket in one word of memory, with no timer that refills it.
+//! The rates that seats, users and regions are held to, as the settings and a few fixed proportions make them.
 
 use std::num::NonZeroU32;
 use std::time::Duration;
 
+use crate::rate::Rate;
 use crate::settings::HubSettings;
 
 /// One error frame is forgiven after this time.
@@ -18,33 +15,6 @@ const LEAST_REFUSED: u32 = 1_000;
 
 /// … or as many bursts, where the setting allows more than that at once.
 const BURSTS_REFUSED: u32 = 5;
-
-/// How often something may happen, and how many times at once.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Rate {
-    /// Nanoseconds that one event books.
-    interval: u64,
-    /// Nanoseconds that bookings may run ahead of the clock before one more is refused.
-    ahead: u64,
-}
-
-impl Rate {
-    /// One event in each `interval` in the long run, `burst` at once.
-    pub(super) fn new(interval: Duration, burst: NonZeroU32) -> Self {
-        let interval = nanoseconds(interval).max(1);
-        Self { interval, ahead: interval.saturating_mul(u64::from(burst.get()) - 1) }
-    }
-
-    /// Nanoseconds that bookings may run ahead until half of the burst is used up.
-    pub(super) fn half(&self) -> u64 {
-        self.ahead / 2
-    }
-
-    /// `count` events a second in the long run, `burst` at once.
-    pub(super) fn per_second(count: NonZeroU32, burst: NonZeroU32) -> Self {
-        Self::new(Duration::from_secs(1) / count.get(), burst)
-    }
-}
 
 /// A user's connects while a region is busy with others, too: one in so long, and so many at once. All his devices and
 /// tabs may come back together; a client that comes and goes in a circle may not.
@@ -94,81 +64,13 @@ impl Rates {
     }
 }
 
-/// What one seat has used of a [`Rate`].
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Budget {
-    /// The time since the seat was taken, in nanoseconds, up to which events are booked.
-    booked: u64,
-}
-
-impl Budget {
-    /// One that is kept elsewhere, as [`Budget::booked`] gave it.
-    pub(super) fn booked_up_to(booked: u64) -> Self {
-        Self { booked }
-    }
-
-    pub(super) fn booked(self) -> u64 {
-        self.booked
-    }
-
-    /// Nanoseconds from `now` until the last booking.
-    pub(super) fn runs_ahead_by(self, now: Duration) -> u64 {
-        self.booked.saturating_sub(nanoseconds(now))
-    }
-
-    /// Books one event at `now` (since the seat was taken); false, and nothing booked, when it is over
-    /// the rate.
-    pub(super) fn take(&mut self, rate: &Rate, now: Duration) -> bool {
-        let now = nanoseconds(now);
-        if self.booked > now.saturating_add(rate.ahead) {
-            return false;
-        }
-        self.booked = self.booked.max(now).saturating_add(rate.interval);
-        true
-    }
-}
-
-fn nanoseconds(duration: Duration) -> u64 {
-    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
-}
-
 #[cfg(test)]
 mod tests {
-    use proptest::prelude::*;
-
     use super::*;
+    use crate::rate::Budget;
 
     fn nz(value: u32) -> NonZeroU32 {
         NonZeroU32::new(value).unwrap()
-    }
-
-    #[test]
-    fn a_burst_passes_and_then_the_rate_counts() {
-        let rate = Rate::per_second(nz(10), nz(5));
-        let mut budget = Budget::default();
-        let start = Duration::from_secs(3);
-        for _ in 0..5 {
-            assert!(budget.take(&rate, start));
-        }
-        assert!(!budget.take(&rate, start));
-        assert!(!budget.take(&rate, start + Duration::from_millis(99)));
-        assert!(budget.take(&rate, start + Duration::from_millis(100)));
-        assert!(!budget.take(&rate, start + Duration::from_millis(100)));
-    }
-
-    #[test]
-    fn time_forgives_up_to_the_burst_and_no_more() {
-        let rate = Rate::new(Duration::from_secs(10), nz(3));
-        let mut budget = Budget::default();
-        for _ in 0..3 {
-            assert!(budget.take(&rate, Duration::ZERO));
-        }
-        assert!(!budget.take(&rate, Duration::ZERO));
-        let later = Duration::from_hours(1);
-        for _ in 0..3 {
-            assert!(budget.take(&rate, later));
-        }
-        assert!(!budget.take(&rate, later));
     }
 
     /// What a seat has used, and the moment.
@@ -221,27 +123,6 @@ mod tests {
             let mut sender = Sender::default();
             while sender.send(&rates).is_some() {}
             assert_eq!(sender.refused, most + 1, "at a burst of {burst}");
-        }
-    }
-
-    proptest! {
-        /// Whatever the moments, no window holds more than its rate and one burst.
-        #[test]
-        fn never_more_than_rate_and_burst(
-            steps in proptest::collection::vec(0_u64..200, 1..300),
-            per_second in 1_u32..50,
-            burst in 1_u32..20,
-        ) {
-            let rate = Rate::per_second(nz(per_second), nz(burst));
-            let mut budget = Budget::default();
-            let mut now = Duration::ZERO;
-            let mut passed = 0_u128;
-            for step in steps {
-                now += Duration::from_millis(step);
-                passed += u128::from(budget.take(&rate, now));
-            }
-            let most = u128::from(burst) + now.as_millis() * u128::from(per_second) / 1_000 + 1;
-            prop_assert!(passed <= most, "{passed} passed, at most {most} may");
         }
     }
 }

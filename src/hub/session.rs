@@ -24,10 +24,10 @@ use tokio_tungstenite::tungstenite::{Error, Message, Utf8Bytes};
 use super::delivery::{Delivery, Given};
 use super::ending::{End, Record};
 use super::heartbeat::{Beat, Heartbeat};
-use super::limits::Budget;
 use super::sending::Sending;
 use super::{Admission, Limits, Place};
 use crate::protocol::Close;
+use crate::rate::Budget;
 
 mod dispatch;
 mod farewell;

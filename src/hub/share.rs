@@ -9,10 +9,11 @@
 
 use std::hash::{BuildHasher as _, RandomState};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use super::limits::{Budget, Rate, Rates};
+use super::limits::Rates;
+use crate::rate::{Rate, SharedBudget};
 
 /// Publishes of the whole process under way from which on each user is held to [`FEW`]: half of what the bus takes,
 /// and far more than a bus that answers within milliseconds ever has.
@@ -23,29 +24,6 @@ const FEW: usize = 8;
 
 /// Budgets of users who connect, in each region: 32 KiB.
 const SLOTS: u64 = 4_096;
-
-/// A [`Budget`] that several tasks draw on.
-#[derive(Debug, Default)]
-pub(super) struct SharedBudget {
-    booked: AtomicU64,
-}
-
-impl SharedBudget {
-    /// Books one event at `now`, on a clock that all who draw on it share; false, and nothing booked, when it is
-    /// over the rate.
-    pub(super) fn take(&self, rate: &Rate, now: Duration) -> bool {
-        let book = |booked| {
-            let mut budget = Budget::booked_up_to(booked);
-            budget.take(rate, now).then(|| budget.booked())
-        };
-        self.booked.fetch_update(Ordering::Relaxed, Ordering::Relaxed, book).is_ok()
-    }
-
-    fn is_half_spent(&self, rate: &Rate, now: Duration) -> bool {
-        let budget = Budget::booked_up_to(self.booked.load(Ordering::Relaxed));
-        budget.runs_ahead_by(now) > rate.half()
-    }
-}
 
 /// The sockets that one region takes.
 ///
@@ -70,9 +48,10 @@ impl Connects {
     /// of his.
     pub(super) fn take(&self, rates: &Rates, user: &str, now: Duration) -> bool {
         let slot = usize::try_from(self.hasher.hash_one(user) % SLOTS).unwrap_or_default();
-        let few = self.users.get(slot).is_some_and(|one| one.take(&rates.user_connects, now));
+        let few =
+            self.users.get(slot).is_some_and(|one| one.take(&rates.user_connects, now).is_ok());
         (few || !self.all.is_half_spent(&rates.connects, now))
-            && self.all.take(&rates.connects, now)
+            && self.all.take(&rates.connects, now).is_ok()
     }
 }
 
@@ -92,7 +71,7 @@ pub(super) struct Share {
 impl Share {
     /// Books one message; false where it is over the rate.
     pub(super) fn may_send(&self, rate: &Rate, now: Duration) -> bool {
-        self.messages.take(rate, now)
+        self.messages.take(rate, now).is_ok()
     }
 
     /// A place for one publish; none where the crowd is such that others need it more.
@@ -136,12 +115,14 @@ mod tests {
         let now = Duration::from_secs(3);
         let passed: usize = std::thread::scope(|scope| {
             let tasks: Vec<_> = (0..4)
-                .map(|_| scope.spawn(|| (0..100).filter(|_| budget.take(&rate, now)).count()))
+                .map(|_| {
+                    scope.spawn(|| (0..100).filter(|_| budget.take(&rate, now).is_ok()).count())
+                })
                 .collect();
             tasks.into_iter().map(|task| task.join().unwrap()).sum()
         });
         assert_eq!(passed, 5);
-        assert!(budget.take(&rate, now + Duration::from_millis(100)));
+        assert!(budget.take(&rate, now + Duration::from_millis(100)).is_ok());
     }
 
     #[test]
