@@ -29,7 +29,7 @@ use crate::admin::{self, Admin};
 use crate::api::Api;
 use crate::bus::{Bus, BusState};
 use crate::demo;
-use crate::edge::{Common, CommonParts, Edge, OwnPaths, listen};
+use crate::edge::{Common, CommonParts, Edge, Policy, listen};
 use crate::hub::Hub;
 use crate::observability::{self, Health, Readiness, Registry};
 use crate::proxy::{Proxy, Shared};
@@ -163,9 +163,8 @@ impl App {
             &mut registry,
         )?;
         let common = Common::new(CommonParts {
-            settings: &settings.proxy,
-            own: OwnPaths::new(&settings.proxy, &settings.page, &settings.api),
-            proxy: &shared,
+            policy: Policy::new(&settings),
+            proxy: Arc::clone(&shared),
             hub: Arc::clone(&hub),
             api: api.clone(),
             drain: drain.clone(),

@@ -9,8 +9,7 @@ use std::time::Instant;
 use http::{HeaderValue, Method, StatusCode, Uri};
 
 use super::client_io::{ConnectionState, Phase};
-use super::metrics::EdgeMetrics;
-use crate::proxy::{Arrival, RegionId};
+use crate::proxy::{Arrival, RegionRef, Report, Shared};
 use crate::shutdown::{Drain, InFlight};
 
 /// How an exchange ended.
@@ -43,10 +42,9 @@ impl End {
 /// Where access lines of a listener come from, and how they are labelled.
 #[derive(Debug)]
 pub(super) struct AccessLog {
-    pub(super) metrics: Arc<EdgeMetrics>,
     pub(super) drain: Drain,
-    /// Names of the regions, by [`RegionId`].
-    pub(super) regions: Vec<Arc<str>>,
+    /// Where requests are counted that are for no region.
+    pub(super) regions: Arc<Shared>,
     pub(super) kind: Kind,
 }
 
@@ -68,8 +66,9 @@ pub(super) struct Access {
     started: Instant,
     /// 0 until there is an answer.
     status: u16,
-    region: Option<RegionId>,
-    backend: Option<Arc<str>>,
+    /// The region that was asked for.
+    region: Option<RegionRef>,
+    report: Report,
     /// The name of the API key that was shown.
     key: Option<Arc<str>>,
     request_id: HeaderValue,
@@ -100,7 +99,7 @@ impl Access {
             started: Instant::now(),
             status: 0,
             region: None,
-            backend: None,
+            report: Report::default(),
             key: None,
             request_id,
             sent: 0,
@@ -117,12 +116,13 @@ impl Access {
         self.connection.arrival()
     }
 
-    pub(super) fn region(&mut self, region: RegionId) {
+    pub(super) fn region(&mut self, region: RegionRef) {
         self.region = Some(region);
     }
 
-    pub(super) fn backend(&mut self, backend: Arc<str>) {
-        self.backend = Some(backend);
+    /// Where the proxy writes down what the exchange has been through.
+    pub(super) fn report(&mut self) -> &mut Report {
+        &mut self.report
     }
 
     pub(super) fn key(&mut self, key: Option<Arc<str>>) {
@@ -145,13 +145,10 @@ impl Access {
     }
 
     fn line(&self, status: u16, took_ms: u128) {
-        let region = self
-            .region
-            .and_then(|region| self.log.regions.get(region.index()))
-            .map_or("-", |name| name.as_ref());
+        let region = self.region.as_ref().map_or("-", |region| region.name().as_str());
         let (method, path) = (self.method.as_str(), self.uri.path());
         let duration_ms = u64::try_from(took_ms).unwrap_or(u64::MAX);
-        let backend = self.backend.as_deref().unwrap_or("-");
+        let backend = self.report.backend.as_deref().unwrap_or("-");
         let request_id = self.request_id.to_str().unwrap_or("-");
         let (bytes, end) = (self.sent, self.end.as_str());
         let key = self.key.as_deref();
@@ -195,7 +192,10 @@ impl Drop for Access {
             (status, _) => status,
         };
         let took = self.started.elapsed();
-        self.log.metrics.request(self.region, status, took);
+        match &self.region {
+            Some(region) => region.finished(status, took),
+            None => self.log.regions.finished_without_region(status, took),
+        }
         if tracing::enabled!(target: "Proxy::access", tracing::Level::INFO) {
             self.line(status, took.as_millis());
         }

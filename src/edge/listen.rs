@@ -193,8 +193,10 @@ impl Drop for OpenConnection<'_> {
 ///
 /// It samples instead of arming a timer a request, so a limit is kept to within a quarter of itself.
 async fn watch(edge: &Edge, state: &ConnectionState) {
-    let settings = &edge.common.settings;
-    let tick = settings.header_timeout.min(settings.body_idle_timeout) / 4;
+    let tick = {
+        let settings = &edge.common.policy.load().settings;
+        settings.header_timeout.min(settings.body_idle_timeout) / 4
+    };
     let mut seen = state.sample();
     let mut since = Instant::now();
     loop {
@@ -204,7 +206,9 @@ async fn watch(edge: &Edge, state: &ConnectionState) {
             (seen, since) = (sample, Instant::now());
             continue;
         }
-        if limit(settings, seen).is_some_and(|limit| since.elapsed() >= limit) {
+        if limit(&edge.common.policy.load().settings, seen)
+            .is_some_and(|limit| since.elapsed() >= limit)
+        {
             return;
         }
     }

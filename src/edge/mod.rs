@@ -19,12 +19,14 @@ pub mod listen;
 mod metrics;
 mod own;
 mod page;
+mod policy;
 mod unparsed;
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use arc_swap::ArcSwap;
 use http::header::CONNECTION;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 use http_body::Body as _;
@@ -39,12 +41,12 @@ use self::body::Content;
 use self::client_io::ConnectionState;
 use self::listen::Slots;
 use self::metrics::EdgeMetrics;
-pub use self::own::OwnPaths;
+pub use self::policy::Policy;
 use crate::api::{self, Api};
 use crate::hub::Hub;
 use crate::observability::{Health, Readiness, Registry};
 use crate::proxy::{Caller, Proxy, Scheme, Shared, client_address};
-use crate::settings::{ProxySettings, RegionName};
+use crate::settings::RegionName;
 use crate::shutdown::Drain;
 
 const HEX: &[u8; 16] = b"0123456789abcdef";
@@ -54,9 +56,8 @@ const MAX_REQUEST_ID: usize = 128;
 /// What all doors of the process share.
 #[derive(Debug)]
 pub struct Common {
-    settings: ProxySettings,
-    own: OwnPaths,
-    region_names: Vec<RegionName>,
+    policy: ArcSwap<Policy>,
+    regions: Arc<Shared>,
     hub: Arc<Hub>,
     api: Option<Arc<Api>>,
     drain: Drain,
@@ -70,9 +71,8 @@ pub struct Common {
 
 /// The parts that [`Common::new`] joins.
 pub struct CommonParts<'a> {
-    pub settings: &'a ProxySettings,
-    pub own: OwnPaths,
-    pub proxy: &'a Shared,
+    pub policy: Arc<Policy>,
+    pub proxy: Arc<Shared>,
     pub hub: Arc<Hub>,
     /// Where there is one.
     pub api: Option<Arc<Api>>,
@@ -83,14 +83,12 @@ pub struct CommonParts<'a> {
 
 impl Common {
     pub fn new(parts: CommonParts<'_>) -> Arc<Self> {
-        let region_names = parts.proxy.region_names().to_vec();
-        let metrics = EdgeMetrics::new(region_names.iter().map(RegionName::as_str), parts.registry);
+        let metrics = EdgeMetrics::new(parts.registry);
         let doors = TaskTracker::new();
         doors.close();
         Arc::new(Self {
-            settings: parts.settings.clone(),
-            own: parts.own,
-            region_names,
+            policy: ArcSwap::new(parts.policy),
+            regions: parts.proxy,
             hub: parts.hub,
             api: parts.api,
             drain: parts.drain,
@@ -103,7 +101,17 @@ impl Common {
 
     /// Room for the connections of one more address.
     pub fn slots(&self) -> Slots {
-        listen::slots(self.settings.max_connections)
+        listen::slots(self.policy.load().settings.max_connections)
+    }
+
+    /// What requests that begin now go by.
+    fn policy(&self) -> Arc<Policy> {
+        self.policy.load_full()
+    }
+
+    /// Puts another edition in place; requests that are going on keep theirs.
+    pub fn replace_policy(&self, policy: Arc<Policy>) {
+        self.policy.store(policy);
     }
 
     /// Ends when every listener was told to stop, has taken what the system had accepted for it, and has no
@@ -183,9 +191,8 @@ impl Edge {
         slots: Slots,
     ) -> Arc<Self> {
         let access = Arc::new(AccessLog {
-            metrics: Arc::clone(&common.metrics),
             drain: common.drain.clone(),
-            regions: common.region_names.iter().map(|name| Arc::from(name.as_str())).collect(),
+            regions: Arc::clone(&common.regions),
             kind: match door {
                 Door::Public => Kind::Proxy,
                 Door::Hub(_) => Kind::Hub,
@@ -202,7 +209,8 @@ impl Edge {
         connection: Arc<ConnectionState>,
         request: Request<Incoming>,
     ) -> Result<Response<AnswerBody>, Infallible> {
-        let trusted = is_trusted(peer, &self.common.settings.trusted_proxies);
+        let policy = self.common.policy();
+        let trusted = is_trusted(peer, &policy.settings.trusted_proxies);
         let request_id = request_id(request.headers(), trusted);
         let head = *request.method() == Method::HEAD;
         connection.begin(!request.body().is_end_stream());
@@ -218,7 +226,7 @@ impl Edge {
         let result = if had_fragment {
             Err(Refused::BadRequest("the request target must not have a fragment"))
         } else {
-            self.dispatch(peer, &mut access, request).await
+            self.dispatch(&policy, peer, &mut access, request).await
         };
         let mut response = match result {
             Ok(response) => response,
@@ -226,8 +234,8 @@ impl Edge {
                 &refused,
                 &Answering {
                     request_id: access.request_id(),
-                    regions: &self.common.region_names,
-                    retry_after: self.common.settings.retry_after_seconds,
+                    regions: &self.common.regions.region_names(),
+                    retry_after: policy.settings.retry_after_seconds,
                 },
             ),
         };
@@ -247,15 +255,16 @@ impl Edge {
 
     async fn dispatch(
         &self,
+        policy: &Policy,
         peer: SocketAddr,
         access: &mut Access,
         request: Request<Incoming>,
     ) -> Result<Response<Content>, Refused> {
-        let settings = &self.common.settings;
+        let settings = &policy.settings;
         let host = head::host(request.uri(), request.headers(), request.version())?;
         let max_target = settings.max_target_bytes.get();
         head::check(request.method(), request.uri(), request.headers(), max_target)?;
-        if let Some(response) = own::answer(self, &request) {
+        if let Some(response) = own::answer(self, &policy.own, &request) {
             return Ok(response);
         }
         let (client, trusted) =
@@ -270,14 +279,14 @@ impl Edge {
             }
             Door::Public => {
                 if let Some(api) = &self.common.api
-                    && let Some(mount) = self.common.own.mount(request.uri().path())
+                    && let Some(mount) = policy.own.mount(request.uri().path())
                 {
                     return Box::pin(call::answer(api, mount, access, request)).await;
                 }
                 self.proxy.route(request.headers(), request.uri()).map_err(Refused::Route)?
             }
         };
-        access.region(region);
+        access.region(region.clone());
         let caller = Caller {
             peer: peer.ip(),
             client,
@@ -287,18 +296,17 @@ impl Edge {
             request_id: access.request_id().clone(),
             arrival: access.arrival(),
         };
-        let forwarded = if self.common.own.is_ws(request.uri().path()) {
-            let name = self.proxy.region(region);
+        let response = if policy.own.is_ws(request.uri().path()) {
+            let name = region.name();
             if self.common.hub.hosts(name.as_str()) {
                 return Box::pin(self.chat_here(name, client, access, request)).await;
             }
-            self.proxy.forward_to_hub(region, &caller, request).await
+            self.proxy.forward_to_hub(&region, &caller, request, access.report()).await
         } else {
-            self.proxy.forward(region, &caller, request).await
+            self.proxy.forward(&region, &caller, request, access.report()).await
         }
         .map_err(Refused::Forward)?;
-        access.backend(forwarded.backend);
-        Ok(forwarded.response.map(Content::Forwarded))
+        Ok(response.map(Content::Forwarded))
     }
 }
 

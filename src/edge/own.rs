@@ -10,7 +10,7 @@ use crate::settings::{ApiSettings, PageSettings, ProxySettings};
 
 /// Where the own paths of the proxy listener are; an empty one is turned off.
 #[derive(Clone, Debug)]
-pub struct OwnPaths {
+pub(super) struct OwnPaths {
     health: String,
     ready: String,
     ws: String,
@@ -19,7 +19,7 @@ pub struct OwnPaths {
 }
 
 impl OwnPaths {
-    pub fn new(proxy: &ProxySettings, page: &PageSettings, api: &ApiSettings) -> Self {
+    pub(super) fn new(proxy: &ProxySettings, page: &PageSettings, api: &ApiSettings) -> Self {
         Self {
             health: proxy.health_path.clone(),
             ready: proxy.ready_path.clone(),
@@ -52,7 +52,11 @@ impl OwnPaths {
 }
 
 /// The answer, where the path is an own one of this door.
-pub(super) fn answer<B>(edge: &Edge, request: &Request<B>) -> Option<Response<Content>> {
+pub(super) fn answer<B>(
+    edge: &Edge,
+    own: &OwnPaths,
+    request: &Request<B>,
+) -> Option<Response<Content>> {
     let path = request.uri().path();
     if *request.method() == Method::OPTIONS && path == "*" {
         return Some(answer::empty(StatusCode::NO_CONTENT));
@@ -60,7 +64,6 @@ pub(super) fn answer<B>(edge: &Edge, request: &Request<B>) -> Option<Response<Co
     if !matches!(*request.method(), Method::GET | Method::HEAD) {
         return None;
     }
-    let own = &edge.common.own;
     let (health, ready) = match edge.door {
         Door::Public => (own.health.as_str(), own.ready.as_str()),
         Door::Hub(_) | Door::Api(_) => ("/health", "/ready"),

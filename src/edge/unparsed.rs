@@ -79,7 +79,7 @@ impl AccessLog {
     /// The line and the count of a request without a method or a path.
     fn unparsed(&self, status: StatusCode, request_id: &http::HeaderValue) {
         let status = status.as_u16();
-        self.metrics.request(None, status, std::time::Duration::ZERO);
+        self.regions.finished_without_region(status, std::time::Duration::ZERO);
         let request_id = request_id.to_str().unwrap_or("-");
         match self.kind {
             Kind::Hub => {

@@ -15,9 +15,10 @@ use http_body::{Body as _, Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio::time::{Instant, Sleep, sleep_until};
 
+use super::backends::Active;
 use super::conns::{Conns, Sender};
 use super::error::Cause;
-use super::pool::Active;
+use super::region::Region;
 use super::upload::Upload;
 
 /// Why a response body broke off.
@@ -34,6 +35,7 @@ pub(super) struct Lease {
     pub(super) sender: Sender,
     pub(super) conns: Arc<Conns>,
     pub(super) active: Active,
+    pub(super) region: Arc<Region>,
     /// The request's body, where it had one.
     pub(super) upload: Option<Arc<Upload>>,
 }
@@ -44,7 +46,7 @@ impl Lease {
     fn finish(self) {
         match &self.upload {
             Some(upload) if !upload.is_done() => upload.refuse(),
-            _ => self.conns.put(self.active.upstream.slot, self.sender),
+            _ => self.conns.put(&self.active.upstream, self.sender, &self.region.bounds),
         }
     }
 }

@@ -7,17 +7,20 @@
 //! that has idled longer than the backend is trusted to wait.
 
 use std::collections::VecDeque;
+use std::collections::hash_map::Entry;
 use std::io;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
+use rustc_hash::FxHashMap;
 use tokio::net::{TcpStream, lookup_host};
 use tokio::time::{Instant, timeout};
 use tokio_util::task::TaskTracker;
 
-use super::pool::{Address, Upstream};
+use super::backends::{Address, Upstream};
 use super::upload::RequestBody;
 use crate::settings::ProxySettings;
 
@@ -41,42 +44,53 @@ struct Idle {
     since: Instant,
 }
 
-/// One worker's connections.
+/// The idle connections to one backend.
 #[derive(Debug)]
+struct List {
+    /// Gone when no table and no exchange names it any more; then the list goes, too.
+    upstream: Weak<Upstream>,
+    idle: VecDeque<Idle>,
+}
+
+impl List {
+    fn of(upstream: &Arc<Upstream>) -> Self {
+        Self { upstream: Arc::downgrade(upstream), idle: VecDeque::new() }
+    }
+}
+
+/// After so many connections were put back, those to backends that are gone are let go.
+const SWEEP_EVERY: usize = 256;
+
+/// One worker's connections.
+#[derive(Debug, Default)]
 pub(super) struct Conns {
-    /// By the backend's slot. The locks are for `Sync` alone: one thread uses a worker's pool.
-    idle: Box<[Mutex<VecDeque<Idle>>]>,
-    max_idle: usize,
-    idle_timeout: Duration,
-    connect_timeout: Duration,
+    /// By the backend's id. The lock is for `Sync` alone: one thread uses a worker's pool.
+    lists: Mutex<FxHashMap<u64, List>>,
+    /// Counts what was put here since the last sweep.
+    puts: AtomicUsize,
     /// Owns the tasks of connections and tunnels.
     pub(super) tasks: TaskTracker,
 }
 
 impl Conns {
-    pub(super) fn new(slots: usize, settings: &ProxySettings) -> Self {
-        Self {
-            idle: (0..slots).map(|_| Mutex::default()).collect(),
-            max_idle: settings.pool_max_idle.get(),
-            idle_timeout: settings.pool_idle_timeout,
-            connect_timeout: settings.connect_timeout,
-            tasks: TaskTracker::new(),
-        }
+    pub(super) fn new() -> Self {
+        Self::default()
     }
 
-    fn list(&self, slot: usize) -> Option<MutexGuard<'_, VecDeque<Idle>>> {
-        self.idle.get(slot).map(|list| list.lock().unwrap_or_else(PoisonError::into_inner))
+    fn lists(&self) -> MutexGuard<'_, FxHashMap<u64, List>> {
+        self.lists.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The idle connection that was used last, if any can be used.
-    pub(super) fn take(&self, slot: usize) -> Option<Sender> {
-        let mut list = self.list(slot)?;
+    pub(super) fn take(&self, id: u64, bounds: &ProxySettings) -> Option<Sender> {
+        let mut lists = self.lists();
+        let list = &mut lists.get_mut(&id)?.idle;
         let now = Instant::now();
         let mut index = list.len();
         while index > 0 {
             index -= 1;
             let idle = list.get(index)?;
-            if now - idle.since > self.idle_timeout {
+            if now - idle.since > bounds.pool_idle_timeout {
                 // What lies below has idled even longer.
                 list.drain(..=index);
                 return None;
@@ -94,26 +108,40 @@ impl Conns {
     }
 
     /// Keeps a connection whose exchange is over.
-    pub(super) fn put(&self, slot: usize, sender: Sender) {
+    pub(super) fn put(&self, upstream: &Arc<Upstream>, sender: Sender, bounds: &ProxySettings) {
         if sender.is_closed() || self.tasks.is_closed() {
             return;
         }
-        let Some(mut list) = self.list(slot) else { return };
+        let mut lists = self.lists();
+        let list = match lists.entry(upstream.id) {
+            Entry::Occupied(list) => list.into_mut(),
+            Entry::Vacant(place) => place.insert(List::of(upstream)),
+        };
+        let (list, max_idle) = (&mut list.idle, bounds.pool_max_idle.get());
         let now = Instant::now();
-        while list.front().is_some_and(|oldest| now - oldest.since > self.idle_timeout) {
+        while list.front().is_some_and(|oldest| now - oldest.since > bounds.pool_idle_timeout) {
             list.pop_front();
         }
-        if list.len() >= self.max_idle {
+        if list.len() >= max_idle {
             list.pop_front();
         }
         list.push_back(Idle { sender, since: now });
+        if self.puts.fetch_add(1, Ordering::Relaxed).is_multiple_of(SWEEP_EVERY) {
+            // What leads to backends that are not there any more.
+            lists.retain(|_, list| list.upstream.strong_count() > 0);
+        }
     }
 
     /// Opens a connection.
-    pub(super) async fn connect(&self, upstream: &Upstream) -> Result<Sender, ConnectError> {
-        let stream = timeout(self.connect_timeout, dial(&upstream.address))
+    pub(super) async fn connect(
+        &self,
+        upstream: &Upstream,
+        bounds: &ProxySettings,
+    ) -> Result<Sender, ConnectError> {
+        let limit = bounds.connect_timeout;
+        let stream = timeout(limit, dial(&upstream.address))
             .await
-            .unwrap_or_else(|_| Err(ConnectError::Timeout(self.connect_timeout)))?;
+            .unwrap_or_else(|_| Err(ConnectError::Timeout(limit)))?;
         // A request is nearly always one small head, which a plain write sends for less than a list of one.
         let (sender, connection) =
             http1::Builder::new().writev(false).handshake(TokioIo::new(stream)).await?;
@@ -131,11 +159,7 @@ impl Conns {
     /// Closes what is idle and waits for what is not.
     pub(super) async fn close(&self) {
         self.tasks.close();
-        for slot in 0..self.idle.len() {
-            if let Some(mut list) = self.list(slot) {
-                list.clear();
-            }
-        }
+        self.lists().clear();
         self.tasks.wait().await;
     }
 }

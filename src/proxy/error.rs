@@ -160,4 +160,6 @@ pub enum SetupError {
     TooManyBackends { region: String, limit: usize },
     #[error("the default region {0} is not configured")]
     DefaultRegion(String),
+    #[error("region {0} is not configured")]
+    UnknownRegion(String),
 }

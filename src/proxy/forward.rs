@@ -18,13 +18,13 @@ use http_body::Body as _;
 use hyper::body::Incoming;
 use tokio::time::{Instant, timeout_at};
 
+use super::backends::{Active, Group, NoBackend, Tried};
 use super::body::{Body, Lease};
 use super::conns::{ConnectError, Conns, Sender};
 use super::error::{Fault, ForwardError};
-use super::pool::{Active, Group};
-use super::select::Tried;
 use super::upload::{RequestBody, Upload};
-use super::{Caller, Forwarded, Proxy, Region, headers};
+use super::{Caller, Proxy, Region, Report, headers};
+use crate::settings::ProxySettings;
 
 /// What an exchange may do, and how long it may take.
 pub(super) struct Terms {
@@ -47,12 +47,13 @@ impl Proxy {
     /// One request that is no upgrade.
     pub(super) async fn plain(
         &self,
-        region: &Region,
+        region: &Arc<Region>,
         group: &Group,
         caller: &Caller,
         request: Request<Incoming>,
-    ) -> Result<Forwarded, ForwardError> {
-        let settings = &self.shared.settings;
+        report: &mut Report,
+    ) -> Result<Response<Body>, ForwardError> {
+        let settings = &*region.bounds;
         let limit = match settings.max_body_bytes {
             0 => u64::MAX,
             limit => limit,
@@ -89,20 +90,21 @@ impl Proxy {
         }
         let first_byte_timeout = settings.first_byte_timeout;
         let terms = Terms { first_byte_timeout, upload, replayable, fresh: false };
-        let exchange = exchange(&self.conns, group, request, &terms).await?;
+        let exchange = self.exchange(region, group, request, &terms, report).await?;
         if exchange.response.status() == StatusCode::SWITCHING_PROTOCOLS {
             return Err(refused(&exchange.active, ForwardError::UnaskedUpgrade, "101 unasked"));
         }
-        self.answer(exchange, terms.upload, wants.trailers)
+        self.answer(region, exchange, terms.upload, wants.trailers)
     }
 
     /// Hands an answer on, with its body still to come.
     pub(super) fn answer(
         &self,
+        region: &Arc<Region>,
         exchange: Exchange,
         upload: Option<Arc<Upload>>,
         trailers: bool,
-    ) -> Result<Forwarded, ForwardError> {
+    ) -> Result<Response<Body>, ForwardError> {
         let Exchange { response, sender, active } = exchange;
         let (mut parts, body) = response.into_parts();
         let length = body.size_hint().exact();
@@ -111,10 +113,10 @@ impl Proxy {
         }
         // The version is each connection's own: hyper lowers it for a client of HTTP/1.0.
         parts.version = Version::HTTP_11;
-        let backend = Arc::clone(&active.upstream.label);
-        let lease = Lease { sender, conns: Arc::clone(&self.conns), active, upload };
-        let body = Body::new(body, lease, self.shared.settings.body_idle_timeout);
-        Ok(Forwarded { response: Response::from_parts(parts, body), backend })
+        let (conns, region) = (Arc::clone(&self.conns), Arc::clone(region));
+        let idle_timeout = region.bounds.body_idle_timeout;
+        let lease = Lease { sender, conns, active, region, upload };
+        Ok(Response::from_parts(parts, Body::new(body, lease, idle_timeout)))
     }
 }
 
@@ -137,37 +139,51 @@ fn is_idempotent(method: &Method) -> bool {
     )
 }
 
-/// Sends a request to one backend after the other until one has it.
-pub(super) async fn exchange(
-    conns: &Conns,
-    group: &Group,
-    request: Request<RequestBody>,
-    terms: &Terms,
-) -> Result<Exchange, ForwardError> {
-    let mut unsent = Some(request);
-    let mut tried = Tried::default();
-    let mut verdict = ForwardError::NoBackend;
-    while unsent.is_some() {
-        let Some(active) = group.pick(&mut tried) else { break };
-        match attempt(conns, &active, &mut unsent, terms).await {
-            Ok((response, sender)) => return Ok(Exchange { response, sender, active }),
-            Err(error) => verdict = error,
+impl Proxy {
+    /// Sends a request to one backend after the other until one has it.
+    pub(super) async fn exchange(
+        &self,
+        region: &Region,
+        group: &Group,
+        request: Request<RequestBody>,
+        terms: &Terms,
+        report: &mut Report,
+    ) -> Result<Exchange, ForwardError> {
+        let mut unsent = Some(request);
+        let mut tried = Tried::default();
+        let mut verdict = ForwardError::NoBackend;
+        while unsent.is_some() {
+            let active = match group.acquire(&mut tried, None).await {
+                Ok(active) => active,
+                Err(NoBackend::Unavailable) => break,
+            };
+            report.attempts = report.attempts.saturating_add(1);
+            report.backend = Some(Arc::clone(&active.upstream.label));
+            match attempt(&self.conns, &region.bounds, &active, &mut unsent, terms).await {
+                Ok((response, sender)) => {
+                    report.first_byte = Some(active.since.elapsed());
+                    active.answered(response.status());
+                    return Ok(Exchange { response, sender, active });
+                }
+                Err(error) => verdict = error,
+            }
+            if unsent.is_some() {
+                group.mark(&active.upstream);
+            }
         }
-        if unsent.is_some() {
-            group.mark(&active.upstream);
-        }
+        Err(verdict)
     }
-    Err(verdict)
 }
 
 /// Sends a request to one backend. After an error, `unsent` still has the request if another may.
 async fn attempt(
-    conns: &Conns,
+    conns: &Arc<Conns>,
+    bounds: &ProxySettings,
     active: &Active,
     unsent: &mut Option<Request<RequestBody>>,
     terms: &Terms,
 ) -> Result<(Response<Incoming>, Sender), ForwardError> {
-    let kept = if terms.fresh { None } else { conns.take(active.upstream.slot) };
+    let kept = if terms.fresh { None } else { conns.take(active.upstream.id, bounds) };
     if let Some(sender) = kept {
         active.upstream.series.reuses.inc();
         let spare = unsent.as_ref().filter(|_| terms.replayable).map(copy);
@@ -178,7 +194,7 @@ async fn attempt(
             answered => return answered,
         }
     }
-    let sender = match conns.connect(&active.upstream).await {
+    let sender = match conns.connect(&active.upstream, bounds).await {
         Ok(sender) => sender,
         Err(detail) => {
             let error = match detail {
@@ -188,7 +204,7 @@ async fn attempt(
             return Err(refused(active, error, detail));
         }
     };
-    active.upstream.unmark();
+    active.upstream.health.reached();
     let answered = send(sender, active, unsent, terms).await;
     answered.map_err(|error| refused(active, error, "on a new connection"))
 }

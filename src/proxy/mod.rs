@@ -1,7 +1,7 @@
 //! From a request to a backend of its region, and from its answer back to the client.
 //!
 //! Walk: `edge` asks [`Proxy::route`] for the region (`route`), then calls [`Proxy::forward`]: `headers`
-//! and `forwarded` make the client's headers the backend's, `pool` and `select` name the backend,
+//! and `forwarded` make the client's headers the backend's, `backends` has one of them,
 //! `conns` has a connection to it, `forward` sends and waits for the head, `upload` and `body` carry
 //! the bodies. A WebSocket goes through `upgrade` instead and ends up in a `tunnel`.
 //!
@@ -13,17 +13,20 @@
 //! health checks, HTTP/2, and TLS to backends.
 
 mod arrival;
+mod backends;
 mod body;
 mod conns;
 mod error;
 mod forward;
 mod forwarded;
 mod headers;
+mod health;
 mod metrics;
-mod pool;
+mod region;
+mod report;
 mod route;
-mod select;
 mod shared;
+mod table;
 #[cfg(test)]
 mod tests;
 mod tunnel;
@@ -38,16 +41,18 @@ use http::{HeaderMap, HeaderValue, Request, Response, Uri};
 use hyper::body::Incoming;
 
 pub use self::arrival::Arrival;
+pub use self::backends::BackendSnapshot;
+use self::backends::Group;
 pub use self::body::{Body, BodyError};
 use self::conns::Conns;
 pub use self::error::{Fault, ForwardError, SetupError};
 pub use self::forwarded::client_address;
 pub use self::headers::{FramingError, check_framing};
-pub use self::pool::BackendSnapshot;
-use self::pool::Group;
+use self::region::Region;
+pub use self::region::{RegionRef, RegionSnapshot};
+pub use self::report::Report;
 pub use self::route::RouteError;
-use self::shared::Region;
-pub use self::shared::{RegionId, RegionSnapshot, Shared};
+pub use self::shared::{BackendHandle, Operated, Shared};
 use crate::settings::RegionName;
 
 /// Who sent a request, as `edge` has found out.
@@ -88,14 +93,6 @@ impl Scheme {
     }
 }
 
-/// An answer on its way to the client.
-#[derive(Debug)]
-pub struct Forwarded {
-    pub response: Response<Body>,
-    /// `host:port` of the backend that answered.
-    pub backend: Arc<str>,
-}
-
 /// One worker's proxy.
 pub struct Proxy {
     shared: Arc<Shared>,
@@ -104,61 +101,63 @@ pub struct Proxy {
 
 impl Proxy {
     pub fn new(shared: Arc<Shared>) -> Arc<Self> {
-        let conns = Arc::new(Conns::new(shared.slots, &shared.settings));
+        let conns = Arc::new(Conns::new());
         Arc::new(Self { shared, conns })
     }
 
     /// The region of a request: header, query parameter, default.
-    pub fn route(&self, headers: &HeaderMap, uri: &Uri) -> Result<RegionId, RouteError> {
-        match route::named(headers, uri)? {
-            Some(name) => self.shared.region_id(&name).ok_or_else(|| {
+    pub fn route(&self, headers: &HeaderMap, uri: &Uri) -> Result<RegionRef, RouteError> {
+        let table = self.shared.table();
+        let found = match route::named(headers, uri)? {
+            Some(name) => table.region(&name).ok_or_else(|| {
                 RegionName::new(&name).map_or(RouteError::Invalid, RouteError::Unknown)
-            }),
-            None => self.shared.default_region.ok_or(RouteError::Missing),
-        }
+            })?,
+            None => table.default.as_ref().ok_or(RouteError::Missing)?,
+        };
+        Ok(RegionRef(Arc::clone(found)))
     }
 
-    pub fn region(&self, id: RegionId) -> &RegionName {
-        &self.shared.region(id).name
-    }
-
-    /// Sends a request to a backend of the region; a WebSocket handshake becomes a tunnel.
+    /// Sends a request to a backend of the region; a WebSocket handshake becomes a tunnel. What it has been through
+    /// is written into `report`.
     ///
     /// Dropping the future drops the exchange, and with it the backend's connection.
     pub fn forward<'a>(
         &'a self,
-        region: RegionId,
+        region: &'a RegionRef,
         caller: &'a Caller,
         request: Request<Incoming>,
-    ) -> impl Future<Output = Result<Forwarded, ForwardError>> + Send + 'a {
-        let region = self.shared.region(region);
-        self.serve(region, &region.backends, caller, request)
+        report: &'a mut Report,
+    ) -> impl Future<Output = Result<Response<Body>, ForwardError>> + Send + 'a {
+        self.serve(&region.0, &region.0.backends, caller, request, report)
     }
 
     /// Sends a request to the region's hub, as [`Self::forward`] does to a backend; the path is kept.
     pub async fn forward_to_hub(
         &self,
-        region: RegionId,
+        region: &RegionRef,
         caller: &Caller,
         request: Request<Incoming>,
-    ) -> Result<Forwarded, ForwardError> {
-        let region = self.shared.region(region);
+        report: &mut Report,
+    ) -> Result<Response<Body>, ForwardError> {
+        let region = &region.0;
         let hub = region.hub.as_ref().ok_or(ForwardError::NoBackend)?;
-        Box::pin(self.serve(region, hub, caller, request)).await
+        Box::pin(self.serve(region, hub, caller, request, report)).await
     }
 
     async fn serve(
         &self,
-        region: &Region,
+        region: &Arc<Region>,
         group: &Group,
         caller: &Caller,
         request: Request<Incoming>,
-    ) -> Result<Forwarded, ForwardError> {
+        report: &mut Report,
+    ) -> Result<Response<Body>, ForwardError> {
+        report.served = Some(RegionRef(Arc::clone(region)));
         if upgrade::is_asked(&request)? {
             // Boxed: a plain request's future should not be as large as a handshake's.
-            Box::pin(self.upgrade(region, group, caller, request)).await
+            Box::pin(self.upgrade(region, group, caller, request, report)).await
         } else {
-            self.plain(region, group, caller, request).await
+            self.plain(region, group, caller, request, report).await
         }
     }
 

@@ -1,54 +1,32 @@
-//! What all workers share: the table of regions with their backends and marks, the bounds, the drain.
+//! What all workers share: the table of regions with their backends and marks, the drain, the series.
 //!
-//! Built once from the settings; what changes afterwards are the atomics in `pool` and the metrics.
+//! The table is replaced whole ([`Shared::replace`]), and what it has in common with the one before is taken over;
+//! nobody waits for anybody: a request that has its region keeps it.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
-use http::HeaderValue;
-use rustc_hash::FxHashMap;
+use arc_swap::{ArcSwap, Guard};
 
+use super::backends::{Clock, Upstream};
 use super::error::SetupError;
-use super::metrics::{Families, RegionSeries};
-use super::pool::{BackendSnapshot, Clock, Group};
+use super::metrics::{Families, RequestSeries};
+use super::region::{RegionRef, RegionSnapshot};
+use super::table::{Plan, Table};
 use crate::observability::Registry;
-use crate::settings::{BackendSettings, HubPlace, ProxySettings, RegionName, RegionSettings};
+use crate::settings::{BackendSettings, ProxySettings, RegionName, RegionSettings};
 use crate::shutdown::Drain;
 
-/// A region of the table; only `Proxy::route` and [`Shared::region_id`] make one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct RegionId(usize);
-
-impl RegionId {
-    /// The place of the region among [`Shared::region_names`].
-    pub fn index(self) -> usize {
-        self.0
-    }
-}
-
-/// One region of the table.
-#[derive(Debug)]
-pub(super) struct Region {
-    pub(super) name: RegionName,
-    /// The name as the backend gets it.
-    pub(super) header: HeaderValue,
-    pub(super) backends: Group,
-    /// The region's hub, where it has one that can be reached.
-    pub(super) hub: Option<Group>,
-    pub(super) series: Arc<RegionSeries>,
-}
-
-/// What all workers share: the regions, their backends and marks, the bounds, the way down.
+/// What all workers share: the regions, their backends and marks, the way down.
 #[derive(Debug)]
 pub struct Shared {
-    pub(super) settings: ProxySettings,
-    regions: Box<[Region]>,
-    names: Box<[RegionName]>,
-    by_name: FxHashMap<RegionName, RegionId>,
-    pub(super) default_region: Option<RegionId>,
-    /// Backends and hubs, each with its own list of idle connections in each worker.
-    pub(super) slots: usize,
+    table: ArcSwap<Table>,
+    /// What the table was built of; locked while it is replaced.
+    plan: Mutex<Plan>,
+    families: Families,
+    none: RequestSeries,
+    clock: Clock,
     pub(super) drain: Drain,
 }
 
@@ -65,100 +43,178 @@ impl Shared {
         drain: Drain,
         registry: &mut Registry,
     ) -> Result<Arc<Self>, SetupError> {
-        let families = Families::register(registry);
-        let clock = Clock::start();
-        let mut slots = 0;
-        let region = |(name, region): (&RegionName, &RegionSettings)| {
-            let series = Arc::new(families.of(name));
-            let mut group = |backends: &[BackendSettings]| {
-                let pause = settings.fail_timeout;
-                Group::new(name.as_str(), backends, &series, &mut slots, clock, pause)
-            };
-            let hub = region.hub.as_ref().and_then(hub_url);
-            Ok(Region {
-                name: name.clone(),
-                header: HeaderValue::from_str(name.as_str())
-                    .unwrap_or_else(|_| HeaderValue::from_static("")),
-                backends: group(&region.backends)?,
-                hub: hub.map(|url| group(&[BackendSettings::primary(url)])).transpose()?,
-                series,
-            })
+        let (families, clock) = (Families::register(registry), Clock::start());
+        let plan = Plan {
+            bounds: Arc::new(settings.clone()),
+            regions: regions.clone(),
+            default_region: default_region.cloned(),
+            joined: Vec::new(),
         };
-        let regions = regions.iter().map(region).collect::<Result<Box<[_]>, _>>()?;
-        let by_name: FxHashMap<_, _> =
-            regions.iter().enumerate().map(|(i, r)| (r.name.clone(), RegionId(i))).collect();
-        let default_region = match default_region {
-            Some(name) => Some(
-                *by_name
-                    .get(name)
-                    .ok_or_else(|| SetupError::DefaultRegion(name.as_str().to_owned()))?,
-            ),
-            None => None,
+        let table = Table::build(&plan, None, &families, clock)?;
+        let none = families.of_none();
+        let (table, plan) = (ArcSwap::from_pointee(table), Mutex::new(plan));
+        Ok(Arc::new(Self { table, plan, families, none, clock, drain }))
+    }
+
+    /// Puts other regions and bounds in place of the present ones. What is the same stays untouched: a backend keeps
+    /// its connections, counts and marks where its region, its URL and the traits of its connection are the same.
+    /// Requests that are going on end as they began.
+    ///
+    /// # Errors
+    /// As [`Self::new`]; nothing is changed then.
+    pub fn replace(
+        &self,
+        settings: &ProxySettings,
+        regions: &BTreeMap<RegionName, RegionSettings>,
+        default_region: Option<&RegionName>,
+    ) -> Result<(), SetupError> {
+        let mut plan = self.plan();
+        let joined = plan.joined.clone();
+        let next = Plan {
+            bounds: Arc::new(settings.clone()),
+            regions: regions.clone(),
+            default_region: default_region.cloned(),
+            joined: joined.into_iter().filter(|(name, _)| regions.contains_key(name)).collect(),
         };
-        Ok(Arc::new(Self {
-            settings: settings.clone(),
-            names: regions.iter().map(|region| region.name.clone()).collect(),
-            regions,
-            by_name,
-            default_region,
-            slots,
-            drain,
-        }))
+        self.build(&next)?;
+        *plan = next;
+        drop(plan);
+        Ok(())
+    }
+
+    fn plan(&self) -> MutexGuard<'_, Plan> {
+        self.plan.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Builds what `plan` says and puts it in place; the caller holds the lock.
+    fn build(&self, plan: &Plan) -> Result<(), SetupError> {
+        let previous = self.table.load_full();
+        let next = Table::build(plan, Some(&previous), &self.families, self.clock)?;
+        self.table.store(Arc::new(next));
+        let next = self.table.load();
+        for region in &previous.regions {
+            let kept = next.region(region.name.as_str());
+            if kept.is_none() {
+                self.families.forget(&region.name);
+            }
+            for gone in region.upstreams().filter(|one| !kept.is_some_and(|kept| kept.has(one))) {
+                gone.drain(true);
+            }
+        }
+        Ok(())
+    }
+
+    /// Adds a backend to a region while it runs.
+    ///
+    /// # Errors
+    /// Where the region is not there, its backends are too many, or the URL cannot be read.
+    pub fn add_backend(
+        self: &Arc<Self>,
+        region: &RegionName,
+        backend: BackendSettings,
+    ) -> Result<BackendHandle, SetupError> {
+        let mut plan = self.plan();
+        if !plan.regions.contains_key(region) {
+            return Err(SetupError::UnknownRegion(region.as_str().to_owned()));
+        }
+        let mut next = plan.clone();
+        next.joined.push((region.clone(), backend.clone()));
+        self.build(&next)?;
+        *plan = next;
+        drop(plan);
+        let upstream = self.upstream(region, &backend.url);
+        let upstream =
+            upstream.ok_or_else(|| SetupError::UnknownRegion(region.as_str().to_owned()))?;
+        Ok(BackendHandle { shared: Arc::clone(self), region: region.clone(), backend, upstream })
+    }
+
+    /// A backend by its URL, as it is in a region now.
+    fn upstream(&self, region: &RegionName, url: &str) -> Option<Arc<Upstream>> {
+        let table = self.table();
+        let members = &table.region(region.as_str())?.backends.members;
+        let found = members.iter().find(|member| member.upstream.identity.url == url);
+        found.map(|member| Arc::clone(&member.upstream))
+    }
+
+    /// Finds a backend of a region by its address, `host:port`, as [`BackendSnapshot`](super::BackendSnapshot) has it.
+    pub fn operate(&self, region: &str, address: &str) -> Option<Operated> {
+        let table = self.table();
+        let members = &table.region(region)?.backends.members;
+        let found = members.iter().find(|member| &*member.upstream.label == address);
+        found.map(|member| Operated(Arc::clone(&member.upstream)))
+    }
+
+    pub(super) fn table(&self) -> Guard<Arc<Table>> {
+        self.table.load()
     }
 
     /// The names of all regions, in order.
-    pub fn region_names(&self) -> &[RegionName] {
-        &self.names
+    pub fn region_names(&self) -> Arc<[RegionName]> {
+        Arc::clone(&self.table().names)
     }
 
     /// The region of a name, where it is configured.
-    pub fn region_id(&self, name: &str) -> Option<RegionId> {
-        self.by_name.get(name).copied()
+    pub fn region(&self, name: &str) -> Option<RegionRef> {
+        self.table().region(name).map(|region| RegionRef(Arc::clone(region)))
+    }
+
+    /// Counts a request that was finished and named no region that exists.
+    pub fn finished_without_region(&self, status: u16, took: Duration) {
+        self.none.finished(status, took);
     }
 
     /// What is going on now, for a status page.
     pub fn snapshot(&self) -> Vec<RegionSnapshot> {
-        let look = |region: &Region| RegionSnapshot {
-            region: region.name.as_str().to_owned(),
-            in_flight: region.series.in_flight.get(),
-            tunnels: region.series.tunnels.get(),
-            backends: region.backends.snapshot(),
-            hub: region.hub.as_ref().and_then(|hub| hub.snapshot().pop()),
-        };
-        self.regions.iter().map(look).collect()
-    }
-
-    #[expect(clippy::indexing_slicing, reason = "an id is the index of an entry of this table")]
-    pub(super) fn region(&self, id: RegionId) -> &Region {
-        &self.regions[id.0]
+        self.table().regions.iter().map(|region| region.snapshot()).collect()
     }
 }
 
-/// One region, for a status page.
-#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
-pub struct RegionSnapshot {
-    pub region: String,
-    /// Exchanges going on, tunnels among them.
-    pub in_flight: i64,
-    pub tunnels: i64,
-    pub backends: Vec<BackendSnapshot>,
-    /// The region's hub, where it is reached through the proxy.
-    pub hub: Option<BackendSnapshot>,
+/// A backend that joined at run time; it stays until [`Self::remove`].
+#[derive(Debug)]
+pub struct BackendHandle {
+    shared: Arc<Shared>,
+    region: RegionName,
+    backend: BackendSettings,
+    upstream: Arc<Upstream>,
 }
 
-/// Where a hub is reached: its URL, or the port it is bound to here.
-fn hub_url(hub: &HubPlace) -> Option<String> {
-    let local = || {
-        // Port 0 is chosen later, by the system: nobody can be sent there.
-        let port = hub.port.filter(|port| *port != 0)?;
-        Some(match hub.bind {
-            bind if bind.is_unspecified() && bind.is_ipv4() => format!("http://127.0.0.1:{port}"),
-            bind if bind.is_unspecified() => format!("http://[::1]:{port}"),
-            IpAddr::V4(bind) => format!("http://{bind}:{port}"),
-            IpAddr::V6(bind) => format!("http://[{bind}]:{port}"),
-        })
-    };
-    hub.url.clone().or_else(local)
+impl BackendHandle {
+    /// Gives it nothing new from here on.
+    pub fn drain(&self) {
+        self.upstream.drain(true);
+    }
+
+    /// Exchanges and tunnels going on.
+    pub fn active(&self) -> usize {
+        self.upstream.active()
+    }
+
+    /// Takes it out of its region; what is going on ends as it began.
+    pub fn remove(self) {
+        let mut plan = self.shared.plan();
+        let mut next = plan.clone();
+        next.joined.retain(|(region, backend)| (region, backend) != (&self.region, &self.backend));
+        // A table with a backend less is built of what was good before.
+        if self.shared.build(&next).is_ok() {
+            *plan = next;
+        }
+    }
+}
+
+/// A backend in an operator's hands.
+#[derive(Debug)]
+pub struct Operated(Arc<Upstream>);
+
+impl Operated {
+    /// Gives it nothing new from here on, or again.
+    pub fn drain(&self, draining: bool) {
+        self.0.drain(draining);
+    }
+
+    /// Its weight from here on; `None` is that of the settings.
+    pub fn weight(&self, weight: Option<u32>) {
+        self.0.override_weight(weight);
+    }
 }
 
 #[cfg(test)]
@@ -192,7 +248,7 @@ mod tests {
                 headers.insert("x-region", header.parse().unwrap());
             }
             let found = proxy.route(&headers, &target.parse().unwrap());
-            found.map(|id| proxy.region(id).as_str().to_owned())
+            found.map(|region| region.name().as_str().to_owned())
         };
         let found = |name: &str| Ok(name.to_owned());
         assert_eq!(route(None, None, "/"), Err(RouteError::Missing));
@@ -216,5 +272,56 @@ mod tests {
         ));
         let default = build(&[("1", &[])], Some("2")).unwrap_err();
         assert_eq!(default, SetupError::DefaultRegion("2".to_owned()));
+    }
+
+    fn regions(table: &[(&'static str, &[&str])]) -> BTreeMap<RegionName, RegionSettings> {
+        let region = |(name, urls): &(&'static str, &[&str])| {
+            let backends = urls.iter().map(|url| BackendSettings::primary(*url)).collect();
+            (RegionName::literal(name), RegionSettings { backends, ..RegionSettings::default() })
+        };
+        table.iter().map(region).collect()
+    }
+
+    #[test]
+    fn what_is_the_same_is_taken_over_and_the_rest_let_go() {
+        let shared =
+            build(&[("1", &["http://a:1", "http://b:1"]), ("2", &["http://c:1"])], None).unwrap();
+        let ids = |name: &str| -> Vec<u64> {
+            let table = shared.table();
+            let region = table.region(name).unwrap();
+            region.upstreams().map(|upstream| upstream.id).collect()
+        };
+        let (one, two) = (ids("1"), ids("2"));
+        let before = Arc::downgrade(&shared.table());
+        let removed = shared.upstream(&RegionName::literal("1"), "http://a:1").unwrap();
+        let settings = ProxySettings::default();
+        let next = regions(&[("1", &["http://b:1", "http://d:1"]), ("2", &["http://c:1"])]);
+        shared.replace(&settings, &next, None).unwrap();
+        assert_eq!(ids("2"), two, "an unchanged region is the same");
+        assert_eq!(ids("1").first(), one.get(1), "so is an unchanged backend of a changed one");
+        assert!(removed.is_draining() && *removed.leaving().borrow());
+        assert!(before.upgrade().is_none(), "nobody holds the table before");
+        let wrong = regions(&[("1", &["ftp://x"])]);
+        assert!(shared.replace(&settings, &wrong, None).is_err());
+        assert_eq!(ids("2"), two, "what cannot be built replaces nothing");
+    }
+
+    #[test]
+    fn a_backend_joins_and_leaves_while_it_runs() {
+        let shared = build(&[("1", &["http://a:1"])], None).unwrap();
+        let region = RegionName::literal("1");
+        let handle = shared.add_backend(&region, BackendSettings::backup("http://b:1")).unwrap();
+        let addresses = || -> Vec<_> {
+            shared.snapshot()[0].backends.iter().map(|one| one.address.clone()).collect()
+        };
+        assert_eq!(addresses(), ["a:1", "b:1"]);
+        let next = regions(&[("1", &["http://c:1"])]);
+        shared.replace(&ProxySettings::default(), &next, None).unwrap();
+        assert_eq!(addresses(), ["c:1", "b:1"], "a reload leaves it");
+        handle.remove();
+        assert_eq!(addresses(), ["c:1"]);
+        let unknown =
+            shared.add_backend(&RegionName::literal("9"), BackendSettings::primary("http://a:1"));
+        assert_eq!(unknown.unwrap_err(), SetupError::UnknownRegion("9".to_owned()));
     }
 }

@@ -17,15 +17,15 @@ use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use tokio::time::{Instant, sleep_until, timeout};
 
+use super::backends::{Active, Group};
 use super::body::Body;
 use super::error::ForwardError;
-use super::forward::{Exchange, Terms, exchange, refused, to_next_hop};
+use super::forward::{Exchange, Terms, refused, to_next_hop};
 use super::headers::{self, has_token};
 use super::metrics::RegionSeries;
-use super::pool::{Active, Group};
 use super::tunnel::{self, EndedBy, Moved};
 use super::upload::RequestBody;
-use super::{Caller, Forwarded, Proxy, Region};
+use super::{Caller, Proxy, Region, Report};
 use crate::settings::RegionName;
 use crate::shutdown::{Drain, Socket};
 
@@ -57,11 +57,13 @@ impl Proxy {
     /// One WebSocket handshake, and the tunnel after it.
     pub(super) async fn upgrade(
         &self,
-        region: &Region,
+        region: &Arc<Region>,
         group: &Group,
         caller: &Caller,
         mut request: Request<Incoming>,
-    ) -> Result<Forwarded, ForwardError> {
+        report: &mut Report,
+    ) -> Result<Response<Body>, ForwardError> {
+        let settings = &*region.bounds;
         let drain = &self.shared.drain;
         if drain.is_draining() {
             return Err(ForwardError::Draining);
@@ -78,32 +80,31 @@ impl Proxy {
         to_next_hop(&mut parts);
         // A connection that becomes a tunnel is used up, so a kept one would save nothing, and a new
         // one cannot turn out to be closed.
-        let first_byte_timeout = self.shared.settings.first_byte_timeout;
+        let first_byte_timeout = settings.first_byte_timeout;
         let terms = Terms { first_byte_timeout, upload: None, replayable: false, fresh: true };
         let request = Request::from_parts(parts, RequestBody::empty());
-        let answered = exchange(&self.conns, group, request, &terms).await?;
+        let answered = self.exchange(region, group, request, &terms, report).await?;
         if answered.response.status() != StatusCode::SWITCHING_PROTOCOLS {
-            return self.answer(answered, None, false);
+            return self.answer(region, answered, None, false);
         }
         let Exchange { mut response, active, .. } = answered;
         if !has_token(response.headers(), &UPGRADE, "websocket") {
             return Err(refused(&active, ForwardError::UnaskedUpgrade, "101 to another protocol"));
         }
         let backend = hyper::upgrade::on(&mut response);
-        let label = Arc::clone(&active.upstream.label);
         let tunnel = Tunnel {
             client,
             backend,
             region: region.name.clone(),
             path,
-            idle_timeout: self.shared.settings.tunnel_idle_timeout,
+            idle_timeout: settings.tunnel_idle_timeout,
             drain: drain.clone(),
             _count: Count::new(&region.series),
             _active: active,
             _socket: socket,
         };
         self.conns.tasks.spawn(tunnel.run());
-        Ok(Forwarded { response: switching(response), backend: label })
+        Ok(switching(response))
     }
 }
 

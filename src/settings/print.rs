@@ -6,7 +6,7 @@ use super::keys::{KEYS, Key};
 use super::kinds::Kind;
 use super::load::Loaded;
 use super::problem::Source;
-use super::urls;
+use super::{BackendSettings, urls};
 
 /// The settings as a commented TOML file. Passwords are `***`, also the one inside a Redis URL.
 pub fn render(loaded: &Loaded) -> String {
@@ -127,9 +127,9 @@ impl Lines<'_> {
 }
 
 fn short(backend: &Value) -> Value {
-    let is_backup = backend.get("backup").and_then(Value::as_bool).unwrap_or_default();
+    let plain = |url: &str| Value::try_from(BackendSettings::primary(url)).ok();
     match backend.get("url") {
-        Some(url) if !is_backup => url.clone(),
+        Some(url) if url.as_str().and_then(plain).as_ref() == Some(backend) => url.clone(),
         _ => backend.clone(),
     }
 }

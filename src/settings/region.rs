@@ -67,7 +67,7 @@ impl<'de> Deserialize<'de> for RegionName {
 }
 
 /// Section `[regions.<name>]`: backends, a hub, or both.
-#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct RegionSettings {
     /// Where HTTP of this region goes.
@@ -76,13 +76,21 @@ pub struct RegionSettings {
     pub hub: Option<HubPlace>,
 }
 
-/// One backend: in a file `"http://host:port"`, or a table with `url` and `backup`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+/// One backend: in a file `"http://host:port"`, or a table with `url` and what differs from the defaults.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(from = "Written")]
 pub struct BackendSettings {
     /// `http://host:port`, checked when the settings are read.
     pub url: String,
-    /// Used only when no backend without this mark can be.
-    pub backup: bool,
+    /// 0 for primaries; a backend of the next tier is used only when none of the one before can be. `backup = true`
+    /// is tier 1.
+    pub tier: u8,
+    /// Its share among those of its tier; 0 takes nothing new.
+    pub weight: u16,
+    /// Exchanges and tunnels at once; 0 means no bound.
+    pub max_connections: u32,
+    /// Speak HTTP/2 to it.
+    pub http2: bool,
 }
 
 /// A region's hub: hosted by this process (`port`), by another (`url`), or, for a configuration that
@@ -105,30 +113,50 @@ impl Default for HubPlace {
 }
 
 impl BackendSettings {
-    /// A backend that is not a backup.
+    /// A backend as its URL alone describes it.
     pub fn primary(url: impl Into<String>) -> Self {
-        Self { url: url.into(), backup: false }
+        Self { url: url.into(), tier: 0, weight: 1, max_connections: 0, http2: false }
+    }
+
+    /// One that is used only when no primary can be.
+    pub fn backup(url: impl Into<String>) -> Self {
+        Self { tier: 1, ..Self::primary(url) }
     }
 }
 
-impl<'de> Deserialize<'de> for BackendSettings {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        #[derive(Deserialize)]
-        #[serde(deny_unknown_fields)]
-        struct Table {
-            url: String,
-            #[serde(default)]
-            backup: bool,
+/// A backend as it may be written.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Written {
+    Url(String),
+    Table(Table),
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Table {
+    url: String,
+    #[serde(default)]
+    backup: bool,
+    tier: Option<u8>,
+    weight: Option<u16>,
+    #[serde(default)]
+    max_connections: u32,
+    #[serde(default)]
+    http2: bool,
+}
+
+impl From<Written> for BackendSettings {
+    fn from(written: Written) -> Self {
+        match written {
+            Written::Url(url) => Self::primary(url),
+            Written::Table(Table { url, backup, tier, weight, max_connections, http2 }) => Self {
+                url,
+                tier: tier.unwrap_or(u8::from(backup)),
+                weight: weight.unwrap_or(1),
+                max_connections,
+                http2,
+            },
         }
-        #[derive(Deserialize)]
-        #[serde(untagged)]
-        enum Written {
-            Url(String),
-            Table(Table),
-        }
-        Ok(match Written::deserialize(deserializer)? {
-            Written::Url(url) => Self { url, backup: false },
-            Written::Table(Table { url, backup }) => Self { url, backup },
-        })
     }
 }

@@ -233,7 +233,7 @@ async fn a_backup_is_used_only_when_the_primary_is_not_there() {
         add_backend(settings, "1", primary.address);
         add_backend(settings, "1", backup.address);
         let region = settings.regions.values_mut().next().unwrap();
-        region.backends.last_mut().unwrap().backup = true;
+        region.backends.last_mut().unwrap().tier = 1;
     })
     .await;
     for _ in 0..5 {

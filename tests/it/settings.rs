@@ -221,7 +221,7 @@ fn any_key_has_a_variable_and_lists_take_toml_or_commas() {
     assert_eq!(settings.bus.redis.username.as_deref(), Some("007"));
     assert_eq!(settings.proxy.health_path, "");
     let backends = &settings.regions[&region("euWest")].backends;
-    let backup = BackendSettings { url: "http://b:2".to_owned(), backup: true };
+    let backup = BackendSettings::backup("http://b:2");
     assert_eq!(*backends, [BackendSettings::primary("http://a:1"), backup]);
     // Regions of one's own replace the built-in ones, and the demo with them.
     assert_eq!(settings.regions.len(), 1);

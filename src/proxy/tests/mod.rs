@@ -147,7 +147,7 @@ impl Gateway {
     /// With region `1` and these backends; a URL that begins with `backup:` is a backup.
     async fn start(backends: &[&str], change: impl FnOnce(&mut ProxySettings)) -> Self {
         let backends = backends.iter().map(|url| match url.strip_prefix("backup:") {
-            Some(url) => BackendSettings { url: url.to_owned(), backup: true },
+            Some(url) => BackendSettings::backup(url),
             None => BackendSettings::primary(*url),
         });
         let region = RegionSettings { backends: backends.collect(), hub: None };
@@ -239,13 +239,14 @@ async fn answer(
         Ok(region) => region,
         Err(error) => return Ok(own(StatusCode::NOT_FOUND, format!("{error:?}"))),
     };
+    let mut report = Report::default();
     let forwarded = if request.uri().path() == "/hub" {
-        proxy.forward_to_hub(region, &caller, request).await
+        proxy.forward_to_hub(&region, &caller, request, &mut report).await
     } else {
-        proxy.forward(region, &caller, request).await
+        proxy.forward(&region, &caller, request, &mut report).await
     };
     Ok(match forwarded {
-        Ok(forwarded) => forwarded.response.map(Either::Left),
+        Ok(response) => response.map(Either::Left),
         Err(error) => {
             let status = match error.fault() {
                 Fault::Client => StatusCode::BAD_REQUEST,

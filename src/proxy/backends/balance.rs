@@ -5,35 +5,35 @@
 //! otherwise. Among equals the one with the fewest exchanges, ties in turn.
 
 /// The most backends of a region: each has a bit in [`Tried`].
-pub(super) const MAX_BACKENDS: usize = 64;
+pub(in crate::proxy) const MAX_BACKENDS: usize = 64;
 
 /// What is known of a backend when the choice is made.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Candidate {
+pub(in crate::proxy) struct Candidate {
     /// Exchanges going on.
-    pub(super) active: usize,
+    pub(in crate::proxy) active: usize,
     /// Used only when no primary is eligible.
-    pub(super) backup: bool,
+    pub(in crate::proxy) backup: bool,
     /// Could not be reached a moment ago.
-    pub(super) marked: bool,
+    pub(in crate::proxy) marked: bool,
 }
 
 /// The backends that one request was already refused by.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Tried(u64);
+pub(in crate::proxy) struct Tried(u64);
 
 impl Tried {
-    pub(super) fn insert(&mut self, index: usize) {
+    pub(in crate::proxy) fn insert(&mut self, index: usize) {
         self.0 |= 1 << (index % MAX_BACKENDS);
     }
 
-    pub(super) fn contains(self, index: usize) -> bool {
+    pub(in crate::proxy) fn contains(self, index: usize) -> bool {
         self.0 & (1 << (index % MAX_BACKENDS)) != 0
     }
 }
 
 /// The index of the best of `count` backends that was not tried yet; `turn` counts requests.
-pub(super) fn choose(
+pub(in crate::proxy) fn choose(
     count: usize,
     turn: usize,
     tried: Tried,

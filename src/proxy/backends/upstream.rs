@@ -1,0 +1,227 @@
+//! One backend: where it is, what goes on there, what is known of it.
+//!
+//! Shared by all workers and by every table that names it, so everything that changes is an atomic. It is the same
+//! one over a reload as long as its region, its URL and the traits of its connections are.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use http::Uri;
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use crate::proxy::error::{Cause, SetupError};
+use crate::proxy::health::{Health, Outcome};
+use crate::proxy::metrics::RegionSeries;
+use crate::settings::BackendSettings;
+
+/// Where a backend listens.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in crate::proxy) enum Address {
+    Ip(SocketAddr),
+    /// A name, looked up for each new connection.
+    Name(Box<str>, u16),
+}
+
+impl Address {
+    /// Reads `http://host:port`; nothing but a slash may follow.
+    pub(in crate::proxy) fn parse(url: &str) -> Option<Self> {
+        let uri: Uri = url.parse().ok()?;
+        let authority = uri.authority()?;
+        let plain = uri.scheme_str() == Some("http")
+            && uri.path() == "/"
+            && uri.query().is_none()
+            && !authority.as_str().contains('@');
+        let host = authority.host();
+        if !plain || host.is_empty() {
+            return None;
+        }
+        let port = authority.port_u16().unwrap_or(80);
+        let literal = host.strip_prefix('[').and_then(|h| h.strip_suffix(']')).unwrap_or(host);
+        Some(literal.parse::<IpAddr>().map_or_else(
+            |_| Self::Name(Box::from(host), port),
+            |ip| Self::Ip(SocketAddr::new(ip, port)),
+        ))
+    }
+
+    fn label(&self) -> Arc<str> {
+        match self {
+            Self::Ip(address) => Arc::from(address.to_string()),
+            Self::Name(host, port) => Arc::from(format!("{host}:{port}")),
+        }
+    }
+}
+
+/// What two connections must have in common to lead to the same backend in the same way.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(in crate::proxy) struct Identity {
+    pub(in crate::proxy) url: String,
+    pub(in crate::proxy) http2: bool,
+}
+
+impl Identity {
+    pub(in crate::proxy) fn of(backend: &BackendSettings) -> Self {
+        Self { url: backend.url.clone(), http2: backend.http2 }
+    }
+}
+
+/// One backend.
+#[derive(Debug)]
+pub(in crate::proxy) struct Upstream {
+    /// Unique for as long as the process lives: where each worker keeps its idle connections.
+    pub(in crate::proxy) id: u64,
+    pub(in crate::proxy) identity: Identity,
+    /// `host:port`, for log lines.
+    pub(in crate::proxy) label: Arc<str>,
+    pub(in crate::proxy) address: Address,
+    pub(in crate::proxy) series: Arc<RegionSeries>,
+    pub(in crate::proxy) health: Health,
+    active: AtomicUsize,
+    /// An operator's weight and one; 0 where it is the settings'.
+    weight: AtomicU32,
+    /// Takes nothing new.
+    draining: AtomicBool,
+    /// Whether those that it has are to go elsewhere: it drains, or no table names it any more.
+    leaving: watch::Sender<bool>,
+    /// Milliseconds after [`Clock`]'s start at which it joined.
+    pub(in crate::proxy) joined: u64,
+}
+
+static NEXT_ID: AtomicU64 = AtomicU64::new(1);
+
+impl Upstream {
+    pub(in crate::proxy) fn new(
+        region: &str,
+        backend: &BackendSettings,
+        series: &Arc<RegionSeries>,
+        clock: Clock,
+    ) -> Result<Arc<Self>, SetupError> {
+        let address = Address::parse(&backend.url).ok_or_else(|| SetupError::Url {
+            region: region.to_owned(),
+            url: backend.url.clone(),
+        })?;
+        Ok(Arc::new(Self {
+            id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
+            identity: Identity::of(backend),
+            label: address.label(),
+            address,
+            series: Arc::clone(series),
+            health: Health::default(),
+            active: AtomicUsize::new(0),
+            weight: AtomicU32::new(0),
+            draining: AtomicBool::new(false),
+            leaving: watch::Sender::new(false),
+            joined: clock.millis(),
+        }))
+    }
+
+    /// Exchanges and tunnels going on.
+    pub(in crate::proxy) fn active(&self) -> usize {
+        self.active.load(Ordering::Relaxed)
+    }
+
+    /// What an operator said, where he did.
+    pub(in crate::proxy) fn weight_override(&self) -> Option<u32> {
+        self.weight.load(Ordering::Relaxed).checked_sub(1)
+    }
+
+    /// `None` gives the settings their say back.
+    pub(in crate::proxy) fn override_weight(&self, weight: Option<u32>) {
+        self.weight.store(weight.map_or(0, |weight| weight.saturating_add(1)), Ordering::Relaxed);
+    }
+
+    pub(in crate::proxy) fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Relaxed)
+    }
+
+    /// Takes nothing new from here on, or does again.
+    pub(in crate::proxy) fn drain(&self, draining: bool) {
+        self.draining.store(draining, Ordering::Relaxed);
+        self.leaving.send_replace(draining);
+    }
+
+    /// Tells whoever is there to go elsewhere; watched by tunnels.
+    pub(in crate::proxy) fn leaving(&self) -> watch::Receiver<bool> {
+        self.leaving.subscribe()
+    }
+
+    /// How an exchange went. An answer whose body breaks off afterwards is told of twice; what is the client's fault
+    /// never.
+    pub(in crate::proxy) fn outcome(&self, outcome: Outcome) {
+        self.health.outcome(outcome);
+    }
+}
+
+/// Counts one exchange of a backend, and of its region, until it is dropped.
+#[derive(Debug)]
+pub(in crate::proxy) struct Active {
+    pub(in crate::proxy) upstream: Arc<Upstream>,
+    /// When the backend was chosen.
+    pub(in crate::proxy) since: Instant,
+}
+
+impl Active {
+    pub(in crate::proxy) fn begin(upstream: &Arc<Upstream>) -> Self {
+        upstream.active.fetch_add(1, Ordering::Relaxed);
+        upstream.series.in_flight.inc();
+        Self { upstream: Arc::clone(upstream), since: Instant::now() }
+    }
+
+    pub(in crate::proxy) fn failed(&self, cause: Cause) {
+        self.upstream.series.failed(cause);
+        self.upstream.outcome(Outcome::Failed(cause));
+    }
+
+    /// The head of an answer has come.
+    pub(in crate::proxy) fn answered(&self, status: http::StatusCode) {
+        self.upstream.outcome(Outcome::Answered { status, took: self.since.elapsed() });
+    }
+}
+
+impl Drop for Active {
+    fn drop(&mut self) {
+        self.upstream.active.fetch_sub(1, Ordering::Relaxed);
+        self.upstream.series.in_flight.dec();
+    }
+}
+
+/// Time as marks count it.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::proxy) struct Clock(Instant);
+
+impl Clock {
+    pub(in crate::proxy) fn start() -> Self {
+        Self(Instant::now())
+    }
+
+    pub(in crate::proxy) fn millis(self) -> u64 {
+        millis(self.0.elapsed())
+    }
+}
+
+/// As marks count it.
+pub(in crate::proxy) fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_are_read_or_refused() {
+        let ip = |text: &str| Some(Address::Ip(text.parse().unwrap()));
+        assert_eq!(Address::parse("http://127.0.0.1:4001"), ip("127.0.0.1:4001"));
+        assert_eq!(Address::parse("http://[::1]:4001/"), ip("[::1]:4001"));
+        assert_eq!(Address::parse("http://10.0.0.1"), ip("10.0.0.1:80"));
+        let name = Address::Name(Box::from("backend"), 80);
+        assert_eq!(Address::parse("http://backend"), Some(name));
+        for wrong in
+            ["", "backend:80", "https://a:1", "http://a:1/x", "http://a:1/?q", "http://u@a:1", "/"]
+        {
+            assert_eq!(Address::parse(wrong), None, "{wrong:?}");
+        }
+    }
+}

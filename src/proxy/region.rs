@@ -1,0 +1,137 @@
+//! One region as one table has it.
+
+use std::fmt;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::HeaderValue;
+
+use super::backends::{BackendSnapshot, Clock, Ground, Group, Upstream};
+use super::error::SetupError;
+use super::metrics::{Families, RegionSeries};
+use crate::settings::{BackendSettings, HubPlace, ProxySettings, RegionName, RegionSettings};
+
+/// One region of a table. A request holds it for as long as it goes on, so that a reload changes nothing for it.
+#[derive(Debug)]
+pub(super) struct Region {
+    pub(super) name: RegionName,
+    /// The name as the backend gets it.
+    pub(super) header: HeaderValue,
+    pub(super) backends: Arc<Group>,
+    /// The region's hub, where it has one that can be reached.
+    pub(super) hub: Option<Arc<Group>>,
+    /// What it was built of, with the backends that joined at run time.
+    pub(super) settings: RegionSettings,
+    /// The bounds of its exchanges.
+    pub(super) bounds: Arc<ProxySettings>,
+    pub(super) series: Arc<RegionSeries>,
+}
+
+impl Region {
+    /// Builds a region, or takes over `previous` where it is the same; the backends that are the same are taken over
+    /// in any case.
+    pub(super) fn build(
+        name: &RegionName,
+        settings: RegionSettings,
+        bounds: &Arc<ProxySettings>,
+        previous: Option<&Arc<Self>>,
+        (families, clock): (&Families, Clock),
+    ) -> Result<Arc<Self>, SetupError> {
+        if let Some(previous) = previous
+            && previous.settings == settings
+            && *previous.bounds == **bounds
+        {
+            return Ok(Arc::clone(previous));
+        }
+        let series = previous
+            .map_or_else(|| Arc::new(families.of(name)), |previous| Arc::clone(&previous.series));
+        let fail_timeout = bounds.fail_timeout;
+        let ground = Ground { region: name.as_str(), series: &series, clock, fail_timeout };
+        let group = |backends: &[BackendSettings], previous: Option<&Arc<Group>>| {
+            Group::new(backends, previous.map(|group| &**group), &ground).map(Arc::new)
+        };
+        let backends = group(&settings.backends, previous.map(|region| &region.backends))?;
+        let hub = settings.hub.as_ref().and_then(hub_url);
+        let known = previous.and_then(|region| region.hub.as_ref());
+        let hub = hub.map(|url| group(&[BackendSettings::primary(url)], known)).transpose()?;
+        Ok(Arc::new(Self {
+            name: name.clone(),
+            header: HeaderValue::from_str(name.as_str())
+                .unwrap_or_else(|_| HeaderValue::from_static("")),
+            backends,
+            hub,
+            settings,
+            bounds: Arc::clone(bounds),
+            series,
+        }))
+    }
+
+    /// The backends, and the hub.
+    pub(super) fn upstreams(&self) -> impl Iterator<Item = &Arc<Upstream>> {
+        let groups = std::iter::once(&self.backends).chain(&self.hub);
+        groups.flat_map(|group| &group.members).map(|member| &member.upstream)
+    }
+
+    pub(super) fn has(&self, upstream: &Arc<Upstream>) -> bool {
+        self.upstreams().any(|one| Arc::ptr_eq(one, upstream))
+    }
+
+    pub(super) fn snapshot(&self) -> RegionSnapshot {
+        RegionSnapshot {
+            region: self.name.as_str().to_owned(),
+            in_flight: self.series.in_flight.get(),
+            tunnels: self.series.tunnels.get(),
+            backends: self.backends.snapshot(),
+            hub: self.hub.as_ref().and_then(|hub| hub.snapshot().pop()),
+        }
+    }
+}
+
+/// A region as a request holds it.
+#[derive(Clone)]
+pub struct RegionRef(pub(super) Arc<Region>);
+
+impl RegionRef {
+    pub fn name(&self) -> &RegionName {
+        &self.0.name
+    }
+
+    /// Counts a request for this region that was finished, with its status and how long it took.
+    pub fn finished(&self, status: u16, took: Duration) {
+        self.0.series.requests.finished(status, took);
+    }
+}
+
+impl fmt::Debug for RegionRef {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("RegionRef").field(&self.0.name).finish()
+    }
+}
+
+/// One region, for a status page.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct RegionSnapshot {
+    pub region: String,
+    /// Exchanges going on, tunnels among them.
+    pub in_flight: i64,
+    pub tunnels: i64,
+    pub backends: Vec<BackendSnapshot>,
+    /// The region's hub, where it is reached through the proxy.
+    pub hub: Option<BackendSnapshot>,
+}
+
+/// Where a hub is reached: its URL, or the port it is bound to here.
+fn hub_url(hub: &HubPlace) -> Option<String> {
+    let local = || {
+        // Port 0 is chosen later, by the system: nobody can be sent there.
+        let port = hub.port.filter(|port| *port != 0)?;
+        Some(match hub.bind {
+            bind if bind.is_unspecified() && bind.is_ipv4() => format!("http://127.0.0.1:{port}"),
+            bind if bind.is_unspecified() => format!("http://[::1]:{port}"),
+            IpAddr::V4(bind) => format!("http://{bind}:{port}"),
+            IpAddr::V6(bind) => format!("http://[{bind}]:{port}"),
+        })
+    };
+    hub.url.clone().or_else(local)
+}

@@ -1,0 +1,65 @@
+//! The regions as one edition of the settings has them: immutable, and replaced whole.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use rustc_hash::FxHashMap;
+
+use super::backends::Clock;
+use super::error::SetupError;
+use super::metrics::Families;
+use super::region::Region;
+use crate::settings::{BackendSettings, ProxySettings, RegionName, RegionSettings};
+
+/// What a table is built of.
+#[derive(Clone, Debug)]
+pub(super) struct Plan {
+    pub(super) bounds: Arc<ProxySettings>,
+    pub(super) regions: BTreeMap<RegionName, RegionSettings>,
+    pub(super) default_region: Option<RegionName>,
+    /// Backends that joined at run time.
+    pub(super) joined: Vec<(RegionName, BackendSettings)>,
+}
+
+/// All regions.
+#[derive(Debug)]
+pub(super) struct Table {
+    pub(super) regions: Box<[Arc<Region>]>,
+    pub(super) names: Arc<[RegionName]>,
+    by_name: FxHashMap<RegionName, Arc<Region>>,
+    pub(super) default: Option<Arc<Region>>,
+}
+
+impl Table {
+    /// Builds the table; what is the same as in `previous` is taken over.
+    pub(super) fn build(
+        plan: &Plan,
+        previous: Option<&Self>,
+        families: &Families,
+        clock: Clock,
+    ) -> Result<Self, SetupError> {
+        let region = |(name, settings): (&RegionName, &RegionSettings)| {
+            let mut settings = settings.clone();
+            let joined = plan.joined.iter().filter(|(region, _)| region == name);
+            settings.backends.extend(joined.map(|(_, backend)| backend.clone()));
+            let previous = previous.and_then(|table| table.by_name.get(name));
+            Region::build(name, settings, &plan.bounds, previous, (families, clock))
+        };
+        let regions = plan.regions.iter().map(region).collect::<Result<Box<[_]>, _>>()?;
+        let by_name: FxHashMap<_, _> =
+            regions.iter().map(|region| (region.name.clone(), Arc::clone(region))).collect();
+        let default = match &plan.default_region {
+            Some(name) => {
+                let known = by_name.get(name).cloned();
+                Some(known.ok_or_else(|| SetupError::DefaultRegion(name.as_str().to_owned()))?)
+            }
+            None => None,
+        };
+        let names = regions.iter().map(|region| region.name.clone()).collect();
+        Ok(Self { regions, names, by_name, default })
+    }
+
+    pub(super) fn region(&self, name: &str) -> Option<&Arc<Region>> {
+        self.by_name.get(name)
+    }
+}
