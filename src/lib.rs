@@ -6,6 +6,7 @@
 //! - [`app`]: the one place where parts are joined, and the life of the process.
 //! - [`edge`]: accepts connections; this path to a hub, that one to the proxy.
 //! - [`proxy`]: request → region → backend, and the answer back.
+//! - [`files`]: folders that are served here.
 //! - [`hub`]: chat sockets: frames, seats, queues.
 //! - [`protocol`]: the frames and their rules, shared by hubs, the API and the command line.
 //! - [`api`]: the HTTP API for backends. [`identity`]: whose request it is.
@@ -24,6 +25,7 @@ pub mod cli;
 pub mod client;
 pub mod demo;
 pub mod edge;
+pub mod files;
 pub mod hub;
 pub mod identity;
 pub mod observability;

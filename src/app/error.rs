@@ -4,6 +4,7 @@ use std::io;
 use std::net::SocketAddr;
 
 use crate::bus;
+use crate::files;
 use crate::proxy;
 
 /// One line for the operator.
@@ -20,6 +21,8 @@ pub enum AppError {
     Proxy(#[from] proxy::SetupError),
     #[error("{0}")]
     Bus(#[from] bus::SetupError),
+    #[error("{0}")]
+    Files(#[from] files::MountError),
     #[error("the runtime could not be started: {0}")]
     Runtime(io::Error),
     #[error("signals cannot be received: {0}")]

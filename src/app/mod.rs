@@ -163,7 +163,7 @@ impl App {
             &mut registry,
         )?;
         let common = Common::new(CommonParts {
-            policy: Policy::new(&settings),
+            policy: Policy::new(&settings)?,
             proxy: Arc::clone(&shared),
             hub: Arc::clone(&hub),
             api: api.clone(),

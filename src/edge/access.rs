@@ -23,6 +23,8 @@ pub(super) enum End {
     Cut,
     /// The backend broke off, or stopped moving, in the middle of its answer.
     BackendAborted,
+    /// A file of ours could not be read on.
+    Unreadable,
     /// Not an exchange of ours any more: a tunnel or a chat socket, which writes its own line.
     Upgraded,
 }
@@ -34,6 +36,7 @@ impl End {
             Self::ClientGone => "client_gone",
             Self::Cut => "cut",
             Self::BackendAborted => "backend_aborted",
+            Self::Unreadable => "unreadable",
             Self::Upgraded => "upgraded",
         }
     }

@@ -10,6 +10,7 @@ use serde_json::value::RawValue;
 
 use super::body::Content;
 use crate::api;
+use crate::files;
 use crate::hub;
 use crate::proxy::{Fault, ForwardError, RouteError};
 use crate::settings::RegionName;
@@ -30,6 +31,7 @@ pub(super) enum Refused {
     NotFound,
     Route(RouteError),
     Forward(ForwardError),
+    File(files::Refusal),
     Hub(hub::Refusal),
     Api(api::Refusal),
 }
@@ -208,6 +210,7 @@ fn judge(refused: &Refused, retry_after: u32) -> Verdict {
         ),
         Refused::Route(error) => judge_route(error),
         Refused::Forward(error) => judge_forward(*error, retry_after),
+        Refused::File(refusal) => judge_file(refusal),
         Refused::Hub(refusal) => judge_hub(refusal, retry_after),
         Refused::Api(refusal) => judge_api(refusal, retry_after),
     }
@@ -269,6 +272,27 @@ fn judge_forward(error: ForwardError, retry_after: u32) -> Verdict {
 /// 499, as nginx has it: the client left before its answer.
 fn client_gone() -> StatusCode {
     StatusCode::from_u16(super::access::CLIENT_GONE).unwrap_or(StatusCode::BAD_REQUEST)
+}
+
+fn judge_file(refusal: &files::Refusal) -> Verdict {
+    use files::Refusal;
+    let (status, code, message) = match refusal {
+        Refusal::NotFound => {
+            (StatusCode::NOT_FOUND, "not_found", "there is no such file; check the path")
+        }
+        Refusal::MethodNotAllowed => (
+            StatusCode::METHOD_NOT_ALLOWED,
+            "method_not_allowed",
+            "files are read with GET or HEAD",
+        ),
+        Refusal::Unreadable => (
+            StatusCode::INTERNAL_SERVER_ERROR,
+            "file_unreadable",
+            "the file cannot be read now; try again later",
+        ),
+    };
+    let allow = HeaderValue::from_static("GET, HEAD");
+    Verdict { allow: Some(allow), ..Verdict::new(status, code, message) }
 }
 
 fn judge_hub(refusal: &hub::Refusal, retry_after: u32) -> Verdict {

@@ -1,6 +1,8 @@
 //! The body of every answer: our own bytes, or what a backend sends; with the record of the exchange, which is
 //! written when the last of it is gone.
 
+use std::fmt;
+use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
@@ -8,13 +10,75 @@ use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 
 use super::access::{Access, End};
+use super::compress::CompressedBody;
+use crate::files::FileBody;
 use crate::proxy;
 
 /// What is sent.
-#[derive(Debug)]
 pub(super) enum Content {
     Fixed(Bytes),
     Forwarded(proxy::Body),
+    File(FileBody),
+    Compressed(Box<CompressedBody>),
+}
+
+impl fmt::Debug for Content {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Fixed(_) => "Fixed",
+            Self::Forwarded(_) => "Forwarded",
+            Self::File(_) => "File",
+            Self::Compressed(_) => "Compressed",
+        })
+    }
+}
+
+/// Why what is sent breaks off.
+#[derive(Debug, thiserror::Error)]
+pub enum ContentError {
+    #[error(transparent)]
+    Backend(#[from] proxy::BodyError),
+    /// A file that cannot be read on, or an encoder without memory.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+}
+
+impl Body for Content {
+    type Data = Bytes;
+    type Error = ContentError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, ContentError>>> {
+        match self.get_mut() {
+            Self::Fixed(bytes) if bytes.is_empty() => Poll::Ready(None),
+            Self::Fixed(bytes) => Poll::Ready(Some(Ok(Frame::data(std::mem::take(bytes))))),
+            Self::Forwarded(body) => {
+                Pin::new(body).poll_frame(context).map_err(ContentError::Backend)
+            }
+            Self::File(body) => Pin::new(body).poll_frame(context).map_err(ContentError::Io),
+            Self::Compressed(body) => Pin::new(body).poll_frame(context),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Fixed(bytes) => bytes.is_empty(),
+            Self::Forwarded(body) => body.is_end_stream(),
+            Self::File(body) => body.is_end_stream(),
+            Self::Compressed(body) => body.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Fixed(bytes) => SizeHint::with_exact(bytes.len() as u64),
+            Self::Forwarded(body) => body.size_hint(),
+            Self::File(body) => body.size_hint(),
+            Self::Compressed(body) => body.size_hint(),
+        }
+    }
 }
 
 /// What is sent, and the record of it.
@@ -26,67 +90,48 @@ pub struct AnswerBody {
 
 impl AnswerBody {
     pub(super) fn new(content: Content, mut access: Access) -> Self {
-        if is_end(&content) {
+        if content.is_end_stream() {
             access.ended(End::Complete);
         }
         Self { content, access }
     }
 }
 
-fn is_end(content: &Content) -> bool {
-    match content {
-        Content::Fixed(bytes) => bytes.is_empty(),
-        Content::Forwarded(body) => body.is_end_stream(),
-    }
-}
-
 impl Body for AnswerBody {
     type Data = Bytes;
-    type Error = proxy::BodyError;
+    type Error = ContentError;
 
     fn poll_frame(
         self: Pin<&mut Self>,
         context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+    ) -> Poll<Option<Result<Frame<Bytes>, ContentError>>> {
         let this = self.get_mut();
-        match &mut this.content {
-            Content::Fixed(bytes) => {
-                this.access.ended(End::Complete);
-                if bytes.is_empty() {
-                    return Poll::Ready(None);
+        let polled = Pin::new(&mut this.content).poll_frame(context);
+        match &polled {
+            Poll::Ready(Some(Ok(frame))) => {
+                if let Some(data) = frame.data_ref() {
+                    this.access.sent(data.len());
                 }
-                this.access.sent(bytes.len());
-                Poll::Ready(Some(Ok(Frame::data(std::mem::take(bytes)))))
-            }
-            Content::Forwarded(body) => {
-                let polled = Pin::new(&mut *body).poll_frame(context);
-                match &polled {
-                    Poll::Ready(Some(Ok(frame))) => {
-                        if let Some(data) = frame.data_ref() {
-                            this.access.sent(data.len());
-                        }
-                        // Nothing follows trailers, and hyper does not ask.
-                        if frame.is_trailers() || body.is_end_stream() {
-                            this.access.ended(End::Complete);
-                        }
-                    }
-                    Poll::Ready(Some(Err(_))) => this.access.ended(End::BackendAborted),
-                    Poll::Ready(None) => this.access.ended(End::Complete),
-                    Poll::Pending => {}
+                // Nothing follows trailers, and hyper does not ask.
+                if frame.is_trailers() || this.content.is_end_stream() {
+                    this.access.ended(End::Complete);
                 }
-                polled
             }
+            Poll::Ready(Some(Err(ContentError::Backend(_)))) => {
+                this.access.ended(End::BackendAborted);
+            }
+            Poll::Ready(Some(Err(ContentError::Io(_)))) => this.access.ended(End::Unreadable),
+            Poll::Ready(None) => this.access.ended(End::Complete),
+            Poll::Pending => {}
         }
+        polled
     }
 
     fn is_end_stream(&self) -> bool {
-        is_end(&self.content)
+        self.content.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
-        match &self.content {
-            Content::Fixed(bytes) => SizeHint::with_exact(bytes.len() as u64),
-            Content::Forwarded(body) => body.size_hint(),
-        }
+        self.content.size_hint()
     }
 }

@@ -14,12 +14,14 @@ mod body;
 mod call;
 mod chat;
 mod client_io;
+mod compress;
 mod head;
 pub mod listen;
 mod metrics;
 mod own;
 mod page;
 mod policy;
+mod security;
 mod unparsed;
 
 use std::convert::Infallible;
@@ -36,13 +38,14 @@ use tokio_util::task::TaskTracker;
 
 use self::access::{Access, AccessLog, End, Kind};
 use self::answer::{Answering, Refused, X_REQUEST_ID};
-pub use self::body::AnswerBody;
 use self::body::Content;
+pub use self::body::{AnswerBody, ContentError};
 use self::client_io::ConnectionState;
 use self::listen::Slots;
 use self::metrics::EdgeMetrics;
 pub use self::policy::Policy;
 use crate::api::{self, Api};
+use crate::files::Mount;
 use crate::hub::Hub;
 use crate::observability::{Health, Readiness, Registry};
 use crate::proxy::{Caller, Proxy, Scheme, Shared, client_address};
@@ -213,6 +216,8 @@ impl Edge {
         let trusted = is_trusted(peer, &policy.settings.trusted_proxies);
         let request_id = request_id(request.headers(), trusted);
         let head = *request.method() == Method::HEAD;
+        let compression = policy.compression.as_ref().filter(|_| matches!(self.door, Door::Public));
+        let coding = compression.and_then(|compression| compression.wanted(request.headers()));
         connection.begin(!request.body().is_end_stream());
         let had_fragment = connection.take_fragment();
         let mut access = Access::begin(
@@ -240,6 +245,12 @@ impl Edge {
             ),
         };
         access.answered(response.status().as_u16());
+        if matches!(self.door, Door::Public) {
+            policy.security.apply(response.headers_mut(), Scheme::Http);
+        }
+        if let Some(compression) = compression {
+            response = compression.apply(response, coding, head);
+        }
         let headers = response.headers_mut();
         headers.insert(X_REQUEST_ID.clone(), access.request_id().clone());
         if self.common.drain.is_draining() && response.status() != StatusCode::SWITCHING_PROTOCOLS {
@@ -283,6 +294,9 @@ impl Edge {
                 {
                     return Box::pin(call::answer(api, mount, access, request)).await;
                 }
+                if let Some(mount) = policy.mounts.find(request.uri().path()) {
+                    return Box::pin(file(mount, &request)).await;
+                }
                 self.proxy.route(request.headers(), request.uri()).map_err(Refused::Route)?
             }
         };
@@ -308,6 +322,12 @@ impl Edge {
         .map_err(Refused::Forward)?;
         Ok(response.map(Content::Forwarded))
     }
+}
+
+/// Answers with what a mounted folder has.
+async fn file(mount: &Mount, request: &Request<Incoming>) -> Result<Response<Content>, Refused> {
+    let answered = mount.answer(request.method(), request.uri(), request.headers()).await;
+    answered.map(|response| response.map(Content::File)).map_err(Refused::File)
 }
 
 /// Whether a peer's word is taken. An IPv4 peer of a listener for both families has an IPv6 address.

@@ -4,7 +4,10 @@
 
 use std::sync::Arc;
 
+use super::compress::Compression;
 use super::own::OwnPaths;
+use super::security::Security;
+use crate::files::{MountError, Mounts};
 use crate::settings::{ProxySettings, Settings};
 
 /// One edition.
@@ -12,13 +15,21 @@ use crate::settings::{ProxySettings, Settings};
 pub struct Policy {
     pub(super) settings: ProxySettings,
     pub(super) own: OwnPaths,
+    pub(super) mounts: Mounts,
+    pub(super) security: Security,
+    pub(super) compression: Option<Compression>,
 }
 
 impl Policy {
-    pub fn new(settings: &Settings) -> Arc<Self> {
-        Arc::new(Self {
+    /// # Errors
+    /// Where a folder that is to be served is not there.
+    pub fn new(settings: &Settings) -> Result<Arc<Self>, MountError> {
+        Ok(Arc::new(Self {
             settings: settings.proxy.clone(),
             own: OwnPaths::new(&settings.proxy, &settings.page, &settings.api),
-        })
+            mounts: Mounts::new(&settings.mounts)?,
+            security: Security::new(&settings.security),
+            compression: Compression::new(&settings.compression),
+        }))
     }
 }

@@ -43,6 +43,7 @@ pub(super) fn contradictions(
     check.demo();
     check.listeners(parts);
     check.own_paths();
+    check.mounts();
     check.hub();
     check.api();
     check.bus();
@@ -188,6 +189,24 @@ impl Check<'_> {
                     self.say(&[key, other_key], message);
                 }
             }
+        }
+    }
+
+    fn mounts(&mut self) {
+        let settings = self.settings;
+        let mut seen: Vec<(&str, String)> = Vec::new();
+        for (name, mount) in &settings.mounts {
+            let (path, folder) = (format!("static.{name}.path"), format!("static.{name}.folder"));
+            if mount.folder.as_os_str().is_empty() {
+                let message = "there is nothing to serve; name a folder";
+                self.say(&[&folder, &path, &format!("static.{name}")], message.to_owned());
+            }
+            if let Some((_, other)) = seen.iter().find(|(known, _)| *known == mount.path) {
+                let message =
+                    format!("the path {:?} is that of {other} too; each needs its own", mount.path);
+                self.say(&[&path, other], message);
+            }
+            seen.push((&mount.path, path));
         }
     }
 

@@ -6,7 +6,7 @@
 
 use super::kinds::Kind;
 
-/// One key; `*` stands for the name of a region or of an API key.
+/// One key; `*` stands for a name that the operator chooses.
 #[derive(Debug)]
 pub(super) struct Key {
     pub(super) path: &'static str,
@@ -114,6 +114,21 @@ pub(super) const KEYS: &[Key] = &[
     key("api.max_connections", Kind::Count(1, MANY)),
     key("api.keys.*", Kind::ApiKey),
     key("page.path", Kind::PagePath),
+    key("static.*.path", Kind::MountPath),
+    key("static.*.folder", Kind::Folder),
+    key("static.*.index", Kind::Flag),
+    key("static.*.spa", Kind::Flag),
+    key("static.*.precompressed", Kind::Flag),
+    key("static.*.cache_control", Kind::HeaderText),
+    key("compression.enabled", Kind::Flag),
+    key("compression.codings", Kind::Codings),
+    key("compression.min_bytes", Kind::Count(0, 1 << 30)),
+    key("compression.types", Kind::MediaTypes),
+    key("compression.max_active", Kind::Count(1, MANY)),
+    key("security.profile", Kind::Choice(&["off", "web", "strict", "api"])),
+    key("security.hsts", Kind::Duration),
+    key("security.hsts_subdomains", Kind::Flag),
+    key("security.remove_headers", Kind::HeaderNames),
     key("demo.enabled", Kind::Flag),
     key("demo.port_a", Kind::Port),
     key("demo.region_a", Kind::Region),
@@ -164,7 +179,7 @@ mod tests {
 
     use super::*;
     use crate::settings::{
-        ApiKey, BackendSettings, HubPlace, RegionName, RegionSettings, Settings,
+        ApiKey, BackendSettings, HubPlace, RegionName, RegionSettings, Settings, StaticSettings,
     };
 
     /// Every key of the types, `*` for the name of a region or of an API key; JSON, because it shows what is not set.
@@ -175,6 +190,7 @@ mod tests {
             hub: Some(HubPlace::default()),
         };
         settings.regions.insert(RegionName::literal("r"), region);
+        settings.mounts.insert("s".to_owned(), StaticSettings::default());
         settings.api.keys.insert("k".to_owned(), ApiKey::new("secret"));
         let mut keys = BTreeSet::new();
         collect(&serde_json::to_value(&settings).unwrap(), "", &mut keys);
@@ -187,7 +203,7 @@ mod tests {
             return;
         };
         for (name, member) in members {
-            let name = if matches!(path, "regions" | "api.keys") { "*" } else { name };
+            let name = if matches!(path, "regions" | "api.keys" | "static") { "*" } else { name };
             let path = if path.is_empty() { name.to_owned() } else { format!("{path}.{name}") };
             collect(member, &path, keys);
         }

@@ -17,12 +17,22 @@ pub(super) enum Kind {
     ApiKey,
     Backends,
     Choice(&'static [&'static str]),
+    /// Codings of answers.
+    Codings,
     /// A whole number from the first to the second.
     Count(i64, i64),
     Duration,
     Flag,
+    /// A folder that is there.
+    Folder,
+    HeaderNames,
+    /// A header's value; empty for none.
+    HeaderText,
     Host,
     HttpUrl,
+    MediaTypes,
+    /// A path with a slash at both ends, or `/` alone.
+    MountPath,
     Networks,
     /// Servers, each as `host:port`.
     Nodes,
@@ -52,6 +62,18 @@ impl Kind {
                  or with a backup [{ url = \"http://127.0.0.1:4001\", backup = true }]"
             }
             Self::Choice(values) => return format!("one of {}", values.join(", ")),
+            Self::Codings => "a list of codings; write it like [\"br\", \"zstd\", \"gzip\"]",
+            Self::Folder => "a folder; write the path of one that is there",
+            Self::HeaderNames => {
+                "a list of header names; write it like [\"server\", \"x-powered-by\"]"
+            }
+            Self::HeaderText => {
+                "a header's value; write visible ASCII characters, or leave it empty for none"
+            }
+            Self::MediaTypes => {
+                "a list of media types; write it like [\"text/*\", \"application/json\"]"
+            }
+            Self::MountPath => "a path; write it like /assets/, with a slash at both ends",
             Self::Count(least, most) => return format!("a whole number from {least} to {most}"),
             Self::Duration => "a duration; write it like 30s or 5m",
             Self::Flag => "a switch; write true or false",
@@ -74,7 +96,16 @@ impl Kind {
 
     /// Whether values of this kind are lists, which a variable may also give separated by commas.
     pub(super) fn is_list(self) -> bool {
-        matches!(self, Self::Backends | Self::Networks | Self::Nodes | Self::Origins)
+        matches!(
+            self,
+            Self::Codings
+                | Self::HeaderNames
+                | Self::MediaTypes
+                | Self::Backends
+                | Self::Networks
+                | Self::Nodes
+                | Self::Origins
+        )
     }
 
     /// Whether the value must not be shown.
@@ -95,6 +126,28 @@ impl Kind {
             Self::Host => host(value.as_str()?),
             Self::HttpUrl => urls::refuse_http(value.as_str()?),
             Self::RedisUrl => redis_place::parse(value.as_str()?).err(),
+            Self::Folder => folder(value.as_str()?),
+            Self::HeaderNames => value.as_array()?.iter().find_map(|name| {
+                let name = name.as_str()?;
+                http::HeaderName::from_bytes(name.as_bytes())
+                    .is_err()
+                    .then(|| format!("{name:?} is not a header's name; write it like x-powered-by"))
+            }),
+            Self::HeaderText => {
+                let text = value.as_str()?;
+                http::HeaderValue::from_str(text)
+                    .is_err()
+                    .then(|| format!("{text:?} is not {}", self.wanted()))
+            }
+            Self::MediaTypes => value.as_array()?.iter().find_map(|kind| {
+                let kind = kind.as_str()?;
+                (!is_media_type(kind)).then(|| {
+                    format!(
+                        "{kind:?} is not a media type; write it like text/* or application/json"
+                    )
+                })
+            }),
+            Self::MountPath => mount_path(value.as_str()?),
             Self::OwnPath => own_path(value.as_str()?),
             Self::PagePath => page_path(value.as_str()?),
             Self::Backends => value.as_array()?.iter().find_map(|backend| {
@@ -157,6 +210,25 @@ fn page_path(text: &str) -> Option<String> {
         let right = text.is_empty() || (text.len() > 1 && text.ends_with('/'));
         (!right).then(|| format!("{text:?} does not begin and end with /; write it like /client/"))
     })
+}
+
+fn mount_path(text: &str) -> Option<String> {
+    let right = text.starts_with('/') && text.ends_with('/') && !text.contains("//");
+    own_path(text)
+        .or_else(|| (!right).then(|| format!("{text:?} is not {}", Kind::MountPath.wanted())))
+}
+
+fn folder(text: &str) -> Option<String> {
+    let path = std::path::Path::new(text);
+    (!path.is_dir()).then(|| format!("{text:?} is not {}", Kind::Folder.wanted()))
+}
+
+fn is_media_type(text: &str) -> bool {
+    let token = |part: &str| {
+        !part.is_empty()
+            && part.bytes().all(|b| b.is_ascii_alphanumeric() || b"!#$&-^_.+".contains(&b))
+    };
+    text.split_once('/').is_some_and(|(of, kind)| token(of) && (kind == "*" || token(kind)))
 }
 
 #[cfg(test)]

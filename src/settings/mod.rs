@@ -10,8 +10,10 @@ mod admin;
 mod api;
 mod bus;
 mod check;
+mod compression;
 mod demo;
 mod environment;
+mod files;
 mod hub;
 mod keys;
 mod kinds;
@@ -24,6 +26,7 @@ mod problem;
 mod proxy;
 mod redis_place;
 mod region;
+mod security;
 mod shutdown;
 mod urls;
 
@@ -34,8 +37,10 @@ use serde::{Deserialize, Serialize};
 pub use self::admin::AdminSettings;
 pub use self::api::{ApiKey, ApiSettings, KeyText};
 pub use self::bus::{BusKind, BusSettings, Fence, InboxSettings, RedisSettings, Secret};
+pub use self::compression::{Coding, CompressionSettings};
 pub use self::demo::DemoSettings;
 pub use self::environment::Environment;
+pub use self::files::StaticSettings;
 pub use self::hub::{DeliveryMode, HubSettings, OverLimit};
 pub use self::load::{LoadOptions, Loaded, load};
 pub use self::log::{LogFormat, LogLevel, LogSettings};
@@ -46,6 +51,7 @@ pub use self::problem::{Problem, Provenance, SettingsErrors, Source};
 pub use self::proxy::ProxySettings;
 pub use self::redis_place::{RedisMode, RedisNode, RedisPlace};
 pub use self::region::{BackendSettings, HubPlace, RegionName, RegionNameError, RegionSettings};
+pub use self::security::{SecurityProfile, SecuritySettings};
 pub use self::shutdown::ShutdownSettings;
 
 /// Everything that can be configured.
@@ -65,6 +71,11 @@ pub struct Settings {
     pub admin: AdminSettings,
     pub api: ApiSettings,
     pub page: PageSettings,
+    /// Folders that are served here, by name.
+    #[serde(rename = "static")]
+    pub mounts: BTreeMap<String, StaticSettings>,
+    pub compression: CompressionSettings,
+    pub security: SecuritySettings,
     pub demo: DemoSettings,
     pub shutdown: ShutdownSettings,
 }

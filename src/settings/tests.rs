@@ -39,8 +39,11 @@ fn uncommented(text: &str) -> String {
             !name.is_empty() && name.bytes().all(|b| b.is_ascii_lowercase() || b == b'_')
         })
     };
+    let is_section = |line: &str| {
+        line.starts_with('[') && line.ends_with(']') && line.contains('.') && !line.contains(' ')
+    };
     let lines = text.lines().map(|line| match line.strip_prefix("# ") {
-        Some(live) if is_key(live) || live.starts_with("[regions.") => live,
+        Some(live) if is_key(live) || is_section(live) => live,
         _ => line,
     });
     lines.collect::<Vec<_>>().join("\n")
@@ -51,7 +54,12 @@ fn default_toml_names_every_key() {
     let named: BTreeSet<String> = flat(&uncommented(&of_the_project("config/default.toml")))
         .into_keys()
         .map(|key| {
-            key.replacen("regions.1.", "regions.*.", 1).replace("api.keys.billing", "api.keys.*")
+            // The example's names stand for any.
+            let path: Vec<String> = key.split('.').map(str::to_owned).collect();
+            match super::keys::find(&path) {
+                super::keys::Found::Key(known) => known.path.to_owned(),
+                _ => key,
+            }
         })
         .collect();
     let keys: BTreeSet<String> = KEYS.iter().map(|key| key.path.to_owned()).collect();

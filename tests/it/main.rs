@@ -28,6 +28,8 @@ mod chaos;
 mod cli_talk;
 /// `chat` on a terminal.
 mod cli_terminal;
+/// Compressed answers, and the headers of the security profiles.
+mod compression;
 /// Chat as its users meet it.
 mod conversation;
 /// Storms, floods and readers that do not read, against the built binary.
@@ -36,6 +38,8 @@ mod crowds;
 mod devices;
 /// The way down.
 mod drain;
+/// Folders that are served.
+mod files;
 /// Message framing, byte by byte.
 mod framing;
 /// Which header fields pass, which stop, which are ours.

@@ -155,6 +155,11 @@ impl Http {
         std::mem::take(&mut self.buffer)
     }
 
+    /// The next `length` bytes.
+    pub(crate) async fn exactly(&mut self, length: usize) -> Vec<u8> {
+        within("more bytes", self.read_exactly(length)).await
+    }
+
     /// Reads until `wanted` has come.
     pub(crate) async fn read_to(&mut self, wanted: &str) -> String {
         within(wanted, self.read_until(wanted.as_bytes())).await
