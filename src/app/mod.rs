@@ -156,7 +156,7 @@ impl App {
         let hub = Hub::new(&settings.hub, &hosted, bus.clone(), drain.clone(), &mut registry);
         let api = settings.api.enabled.then(|| Api::new(&settings, bus.clone(), &mut registry));
         let shared = Shared::new(
-            &settings.proxy,
+            &settings,
             &settings.regions,
             settings.default_region.as_ref(),
             drain.clone(),

@@ -15,7 +15,7 @@ fn build() -> App {
     let bind = std::net::IpAddr::from([127, 0, 0, 1]);
     (settings.proxy.bind, settings.demo.enabled) = (bind, false);
     let hub = Some(HubPlace { bind, port: Some(0), url: None });
-    let region = RegionSettings { backends: Vec::new(), hub };
+    let region = RegionSettings { hub, ..RegionSettings::default() };
     settings.regions = [(RegionName::literal("1"), region)].into();
     App::build(&settings, &Parts::all(&settings)).unwrap()
 }

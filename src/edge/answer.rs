@@ -241,6 +241,7 @@ fn judge_route(error: &RouteError) -> Verdict {
 fn judge_forward(error: ForwardError, retry_after: u32) -> Verdict {
     let (status, code) = match error {
         ForwardError::NoBackend => (StatusCode::SERVICE_UNAVAILABLE, "region_unavailable"),
+        ForwardError::Overloaded => (StatusCode::SERVICE_UNAVAILABLE, "overloaded"),
         ForwardError::Draining => (StatusCode::SERVICE_UNAVAILABLE, "draining"),
         ForwardError::Connect
         | ForwardError::Reset

@@ -14,6 +14,10 @@ pub enum ForwardError {
     /// The region has no backend at all (503, with `Retry-After`).
     #[error("no backend of this region is available; try again later")]
     NoBackend,
+    /// All backends are at their bound, and it could not be waited for one, or not any longer (503, with
+    /// `Retry-After`).
+    #[error("every backend of this region is busy; try again later")]
+    Overloaded,
     /// No new tunnel is opened while the process goes down (503, with `Retry-After`).
     #[error("this gateway is draining; connect again")]
     Draining,
@@ -66,7 +70,7 @@ pub enum Fault {
 impl ForwardError {
     pub fn fault(self) -> Fault {
         match self {
-            Self::NoBackend | Self::Draining => Fault::Gateway,
+            Self::NoBackend | Self::Overloaded | Self::Draining => Fault::Gateway,
             Self::Connect
             | Self::ConnectTimeout
             | Self::Reset
@@ -84,7 +88,14 @@ impl ForwardError {
 
     /// Whether no backend has seen anything of the request, so that repeating it cannot do it twice.
     pub fn may_retry(self) -> bool {
-        matches!(self, Self::NoBackend | Self::Draining | Self::Connect | Self::ConnectTimeout)
+        matches!(
+            self,
+            Self::NoBackend
+                | Self::Overloaded
+                | Self::Draining
+                | Self::Connect
+                | Self::ConnectTimeout
+        )
     }
 
     /// The cause as a metric label, for what counts against a backend.

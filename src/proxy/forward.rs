@@ -34,6 +34,8 @@ pub(super) struct Terms {
     pub(super) replayable: bool,
     /// No kept connection is used.
     pub(super) fresh: bool,
+    /// What the request has in common with those that belong to the same backend.
+    pub(super) key: Option<u64>,
 }
 
 /// An answer's head, and the connection it came on.
@@ -58,6 +60,7 @@ impl Proxy {
             0 => u64::MAX,
             limit => limit,
         };
+        let key = group.key(request.headers(), caller.client);
         let (mut parts, body) = request.into_parts();
         if body.size_hint().lower() > limit {
             return Err(ForwardError::BodyTooLarge(limit));
@@ -89,7 +92,7 @@ impl Proxy {
             });
         }
         let first_byte_timeout = settings.first_byte_timeout;
-        let terms = Terms { first_byte_timeout, upload, replayable, fresh: false };
+        let terms = Terms { first_byte_timeout, upload, replayable, fresh: false, key };
         let exchange = self.exchange(region, group, request, &terms, report).await?;
         if exchange.response.status() == StatusCode::SWITCHING_PROTOCOLS {
             return Err(refused(&exchange.active, ForwardError::UnaskedUpgrade, "101 unasked"));
@@ -153,9 +156,12 @@ impl Proxy {
         let mut tried = Tried::default();
         let mut verdict = ForwardError::NoBackend;
         while unsent.is_some() {
-            let active = match group.acquire(&mut tried, None).await {
+            let active = match group.acquire(&mut tried, terms.key).await {
                 Ok(active) => active,
-                Err(NoBackend::Unavailable) => break,
+                Err(NoBackend::Overloaded) if report.attempts == 0 => {
+                    return Err(ForwardError::Overloaded);
+                }
+                Err(NoBackend::Overloaded | NoBackend::Unavailable) => break,
             };
             report.attempts = report.attempts.saturating_add(1);
             report.backend = Some(Arc::clone(&active.upstream.label));

@@ -12,6 +12,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 
+use super::backends::{QueueFamilies, QueueSeries};
 use super::error::Cause;
 use crate::observability::Registry;
 use crate::settings::RegionName;
@@ -35,6 +36,7 @@ pub(super) struct Families {
     connects: Family<ByRegion, Counter>,
     reuses: Family<ByRegion, Counter>,
     errors: Family<ByCause, Counter>,
+    queue: QueueFamilies,
 }
 
 impl Families {
@@ -49,6 +51,7 @@ impl Families {
             connects: Family::default(),
             reuses: Family::default(),
             errors: Family::default(),
+            queue: QueueFamilies::register(registry),
         };
         registry.register("http_requests", "Finished requests", families.requests.clone());
         registry.register(
@@ -106,6 +109,7 @@ impl Families {
             tunnels: self.tunnels.get_or_create_owned(&labels),
             connects: self.connects.get_or_create_owned(&labels),
             reuses: self.reuses.get_or_create_owned(&labels),
+            queue: self.queue.of(&name),
             errors: array::from_fn(|index| {
                 let cause = Cause::ALL.get(index).copied().unwrap_or(Cause::Stalled);
                 self.errors.get_or_create_owned(&cause_labels(&name, cause))
@@ -127,6 +131,7 @@ impl Families {
         self.tunnels.remove(&labels);
         self.connects.remove(&labels);
         self.reuses.remove(&labels);
+        self.queue.forget(name);
         for cause in Cause::ALL {
             self.errors.remove(&cause_labels(name, cause));
         }
@@ -173,6 +178,7 @@ pub(super) struct RegionSeries {
     pub(super) tunnels: Gauge,
     pub(super) connects: Counter,
     pub(super) reuses: Counter,
+    pub(super) queue: QueueSeries,
     errors: [Counter; Cause::ALL.len()],
 }
 

@@ -15,6 +15,7 @@
 mod arrival;
 mod backends;
 mod body;
+mod bounds;
 mod conns;
 mod error;
 mod forward;
@@ -44,6 +45,7 @@ pub use self::arrival::Arrival;
 pub use self::backends::BackendSnapshot;
 use self::backends::Group;
 pub use self::body::{Body, BodyError};
+pub use self::bounds::Bounds;
 use self::conns::Conns;
 pub use self::error::{Fault, ForwardError, SetupError};
 pub use self::forwarded::client_address;

@@ -8,9 +8,10 @@ use std::time::Duration;
 use http::HeaderValue;
 
 use super::backends::{BackendSnapshot, Clock, Ground, Group, Upstream};
+use super::bounds::Bounds;
 use super::error::SetupError;
 use super::metrics::{Families, RegionSeries};
-use crate::settings::{BackendSettings, HubPlace, ProxySettings, RegionName, RegionSettings};
+use crate::settings::{BackendSettings, HubPlace, RegionName, RegionSettings};
 
 /// One region of a table. A request holds it for as long as it goes on, so that a reload changes nothing for it.
 #[derive(Debug)]
@@ -24,7 +25,7 @@ pub(super) struct Region {
     /// What it was built of, with the backends that joined at run time.
     pub(super) settings: RegionSettings,
     /// The bounds of its exchanges.
-    pub(super) bounds: Arc<ProxySettings>,
+    pub(super) bounds: Arc<Bounds>,
     pub(super) series: Arc<RegionSeries>,
 }
 
@@ -34,7 +35,7 @@ impl Region {
     pub(super) fn build(
         name: &RegionName,
         settings: RegionSettings,
-        bounds: &Arc<ProxySettings>,
+        bounds: &Arc<Bounds>,
         previous: Option<&Arc<Self>>,
         (families, clock): (&Families, Clock),
     ) -> Result<Arc<Self>, SetupError> {
@@ -47,7 +48,15 @@ impl Region {
         let series = previous
             .map_or_else(|| Arc::new(families.of(name)), |previous| Arc::clone(&previous.series));
         let fail_timeout = bounds.fail_timeout;
-        let ground = Ground { region: name.as_str(), series: &series, clock, fail_timeout };
+        let ground = Ground {
+            region: name.as_str(),
+            series: &series,
+            clock,
+            fail_timeout,
+            settings: &bounds.backends,
+            balance: settings.balance,
+            hash_by: &settings.hash_by,
+        };
         let group = |backends: &[BackendSettings], previous: Option<&Arc<Group>>| {
             Group::new(backends, previous.map(|group| &**group), &ground).map(Arc::new)
         };
@@ -82,6 +91,8 @@ impl Region {
             region: self.name.as_str().to_owned(),
             in_flight: self.series.in_flight.get(),
             tunnels: self.series.tunnels.get(),
+            tier: self.backends.tier(),
+            waiting: self.backends.waiting(),
             backends: self.backends.snapshot(),
             hub: self.hub.as_ref().and_then(|hub| hub.snapshot().pop()),
         }
@@ -116,6 +127,10 @@ pub struct RegionSnapshot {
     /// Exchanges going on, tunnels among them.
     pub in_flight: i64,
     pub tunnels: i64,
+    /// The tier of backends that serves.
+    pub tier: u8,
+    /// Requests that wait for a backend with room.
+    pub waiting: usize,
     pub backends: Vec<BackendSnapshot>,
     /// The region's hub, where it is reached through the proxy.
     pub hub: Option<BackendSnapshot>,

@@ -9,13 +9,14 @@ use std::time::Duration;
 
 use arc_swap::{ArcSwap, Guard};
 
-use super::backends::{Clock, Upstream};
+use super::backends::{BackendCollector, Clock, Upstream};
+use super::bounds::Bounds;
 use super::error::SetupError;
 use super::metrics::{Families, RequestSeries};
 use super::region::{RegionRef, RegionSnapshot};
 use super::table::{Plan, Table};
 use crate::observability::Registry;
-use crate::settings::{BackendSettings, ProxySettings, RegionName, RegionSettings};
+use crate::settings::{BackendSettings, RegionName, RegionSettings};
 use crate::shutdown::Drain;
 
 /// What all workers share: the regions, their backends and marks, the way down.
@@ -37,7 +38,7 @@ impl Shared {
     /// When a backend's URL cannot be read, a region has too many backends, or the default region is
     /// not in the table.
     pub fn new(
-        settings: &ProxySettings,
+        bounds: impl Into<Bounds>,
         regions: &BTreeMap<RegionName, RegionSettings>,
         default_region: Option<&RegionName>,
         drain: Drain,
@@ -45,7 +46,7 @@ impl Shared {
     ) -> Result<Arc<Self>, SetupError> {
         let (families, clock) = (Families::register(registry), Clock::start());
         let plan = Plan {
-            bounds: Arc::new(settings.clone()),
+            bounds: Arc::new(bounds.into()),
             regions: regions.clone(),
             default_region: default_region.cloned(),
             joined: Vec::new(),
@@ -53,7 +54,9 @@ impl Shared {
         let table = Table::build(&plan, None, &families, clock)?;
         let none = families.of_none();
         let (table, plan) = (ArcSwap::from_pointee(table), Mutex::new(plan));
-        Ok(Arc::new(Self { table, plan, families, none, clock, drain }))
+        let shared = Arc::new(Self { table, plan, families, none, clock, drain });
+        registry.register_collector(Box::new(BackendCollector(Arc::downgrade(&shared))));
+        Ok(shared)
     }
 
     /// Puts other regions and bounds in place of the present ones. What is the same stays untouched: a backend keeps
@@ -64,14 +67,14 @@ impl Shared {
     /// As [`Self::new`]; nothing is changed then.
     pub fn replace(
         &self,
-        settings: &ProxySettings,
+        bounds: impl Into<Bounds>,
         regions: &BTreeMap<RegionName, RegionSettings>,
         default_region: Option<&RegionName>,
     ) -> Result<(), SetupError> {
         let mut plan = self.plan();
         let joined = plan.joined.clone();
         let next = Plan {
-            bounds: Arc::new(settings.clone()),
+            bounds: Arc::new(bounds.into()),
             regions: regions.clone(),
             default_region: default_region.cloned(),
             joined: joined.into_iter().filter(|(name, _)| regions.contains_key(name)).collect(),
@@ -223,6 +226,7 @@ mod tests {
 
     use super::super::{Proxy, RouteError};
     use super::*;
+    use crate::settings::ProxySettings;
 
     fn build(
         regions: &[(&'static str, &[&str])],
@@ -230,7 +234,7 @@ mod tests {
     ) -> Result<Arc<Shared>, SetupError> {
         let table = regions.iter().map(|(name, urls)| {
             let backends = urls.iter().map(|url| BackendSettings::primary(*url)).collect();
-            (RegionName::literal(name), RegionSettings { backends, hub: None })
+            (RegionName::literal(name), RegionSettings { backends, ..RegionSettings::default() })
         });
         let default = default.map(RegionName::literal);
         let (settings, mut registry) = (ProxySettings::default(), Registry::default());

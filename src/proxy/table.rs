@@ -6,15 +6,16 @@ use std::sync::Arc;
 use rustc_hash::FxHashMap;
 
 use super::backends::Clock;
+use super::bounds::Bounds;
 use super::error::SetupError;
 use super::metrics::Families;
 use super::region::Region;
-use crate::settings::{BackendSettings, ProxySettings, RegionName, RegionSettings};
+use crate::settings::{BackendSettings, RegionName, RegionSettings};
 
 /// What a table is built of.
 #[derive(Clone, Debug)]
 pub(super) struct Plan {
-    pub(super) bounds: Arc<ProxySettings>,
+    pub(super) bounds: Arc<Bounds>,
     pub(super) regions: BTreeMap<RegionName, RegionSettings>,
     pub(super) default_region: Option<RegionName>,
     /// Backends that joined at run time.

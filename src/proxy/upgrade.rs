@@ -71,6 +71,7 @@ impl Proxy {
         let socket = drain.socket();
         let client = hyper::upgrade::on(&mut request);
         let path = request.uri().path().to_owned();
+        let key = group.key(request.headers(), caller.client);
         let (mut parts, _no_body) = request.into_parts();
         let version = parts.version;
         headers::prepare_request(&mut parts.headers, version, caller, &region.header, false)?;
@@ -81,7 +82,7 @@ impl Proxy {
         // A connection that becomes a tunnel is used up, so a kept one would save nothing, and a new
         // one cannot turn out to be closed.
         let first_byte_timeout = settings.first_byte_timeout;
-        let terms = Terms { first_byte_timeout, upload: None, replayable: false, fresh: true };
+        let terms = Terms { first_byte_timeout, upload: None, replayable: false, fresh: true, key };
         let request = Request::from_parts(parts, RequestBody::empty());
         let answered = self.exchange(region, group, request, &terms, report).await?;
         if answered.response.status() != StatusCode::SWITCHING_PROTOCOLS {

@@ -5,7 +5,9 @@ use std::num::NonZeroUsize;
 use std::time::Duration;
 
 use super::problem::{Problem, Provenance};
-use super::{BusKind, Parts, RedisMode, RegionName, Settings};
+use super::{
+    Balance, BusKind, HashBy, Parts, RedisMode, RegionName, RegionSettings, Settings, urls,
+};
 
 /// A client's frame of the longest text: every character may be escaped to six bytes, and the other fields.
 const FRAME_FACTOR: usize = 6;
@@ -99,6 +101,7 @@ impl Check<'_> {
                     "the region has neither backends nor a hub; give it one".to_owned(),
                 );
             }
+            self.backends(&key, region);
             if let Some(place) = &region.hub
                 && place.port.is_none()
                 && place.url.is_none()
@@ -106,6 +109,23 @@ impl Check<'_> {
                 let message = "the hub has neither port (it is hosted here) nor url (elsewhere)";
                 self.say(&[&hub, &format!("{hub}.bind"), &port, &url], message.to_owned());
             }
+        }
+    }
+
+    fn backends(&mut self, key: &str, region: &RegionSettings) {
+        let backends = format!("{key}.backends");
+        for (index, backend) in region.backends.iter().enumerate() {
+            if region.backends.iter().take(index).any(|other| other.url == backend.url) {
+                let url = urls::mask_password(&backend.url);
+                self.say(
+                    &[&backends],
+                    format!("{url:?} stands twice in the list; give it a weight instead"),
+                );
+            }
+        }
+        if region.hash_by != HashBy::Client && region.balance != Balance::ConsistentHash {
+            let message = "hash_by has no use without balance = \"consistent_hash\"";
+            self.say(&[&format!("{key}.hash_by"), &format!("{key}.balance")], message.to_owned());
         }
     }
 

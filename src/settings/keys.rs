@@ -30,6 +30,11 @@ pub(super) const KEYS: &[Key] = &[
     key("default_region", Kind::Region),
     key("workers", Kind::Count(0, 1_024)),
     key("regions.*.backends", Kind::Backends),
+    key(
+        "regions.*.balance",
+        Kind::Choice(&["least_conn", "p2c_ewma", "round_robin", "consistent_hash"]),
+    ),
+    key("regions.*.hash_by", Kind::HashBy),
     key("regions.*.hub.bind", Kind::Address),
     key("regions.*.hub.port", Kind::Port),
     key("regions.*.hub.url", Kind::HttpUrl),
@@ -55,6 +60,10 @@ pub(super) const KEYS: &[Key] = &[
     key("proxy.tunnel_idle_timeout", Kind::Duration),
     key("proxy.fail_timeout", Kind::Duration),
     key("proxy.retry_after_seconds", Kind::Count(0, 86_400)),
+    key("backends.queue_length", Kind::Count(0, 100_000)),
+    key("backends.queue_timeout", Kind::Duration),
+    key("backends.slow_start", Kind::Pause),
+    key("backends.hold", Kind::Pause),
     key("hub.ping_interval", Kind::Duration),
     key("hub.pong_timeout", Kind::Duration),
     key("hub.max_text_bytes", Kind::Count(1, 1 << 26)),
@@ -188,6 +197,7 @@ mod tests {
         let region = RegionSettings {
             backends: vec![BackendSettings::primary("http://127.0.0.1:1")],
             hub: Some(HubPlace::default()),
+            ..RegionSettings::default()
         };
         settings.regions.insert(RegionName::literal("r"), region);
         settings.mounts.insert("s".to_owned(), StaticSettings::default());

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use toml::Value;
 
-use super::{ApiKey, redis_place, urls};
+use super::{ApiKey, BackendSettings, redis_place, urls};
 
 /// Far beyond any useful value, and far from where adding to a clock overflows.
 const LONGEST: Duration = Duration::from_hours(24 * 366);
@@ -28,6 +28,7 @@ pub(super) enum Kind {
     HeaderNames,
     /// A header's value; empty for none.
     HeaderText,
+    HashBy,
     Host,
     HttpUrl,
     MediaTypes,
@@ -41,6 +42,8 @@ pub(super) enum Kind {
     OwnPath,
     /// A path with a slash at both ends; empty turns it off.
     PagePath,
+    /// A duration that may be none at all.
+    Pause,
     Port,
     RedisUrl,
     Region,
@@ -77,6 +80,7 @@ impl Kind {
             Self::Count(least, most) => return format!("a whole number from {least} to {most}"),
             Self::Duration => "a duration; write it like 30s or 5m",
             Self::Flag => "a switch; write true or false",
+            Self::HashBy => "a key; write client, header:NAME or cookie:NAME",
             Self::Host => "a host; write a name or an address alone, like redis.internal",
             Self::HttpUrl => "a URL; write it like http://127.0.0.1:5001",
             Self::Networks => "a list of networks; write it like [\"10.0.0.0/8\", \"::1/128\"]",
@@ -86,6 +90,7 @@ impl Kind {
             Self::Origins => "a list of origins; write it like [\"https://chat.example\"]",
             Self::OwnPath => "a path; write it like /health, or leave it empty to turn it off",
             Self::PagePath => "a path; write it like /client/, or leave it empty to turn it off",
+            Self::Pause => "a duration; write it like 30s or 5m, or 0s for none",
             Self::Port => "a port; write a number from 0 to 65535, where 0 lets the system choose",
             Self::RedisUrl => "a Redis URL; write it like redis://user:password@host:6379",
             Self::Region => "a region's name; write 1 to 32 characters of A-Z a-z 0-9 _ -",
@@ -123,6 +128,7 @@ impl Kind {
             Self::ApiKey => ApiKey::is_invalid(value.as_str()?)
                 .then(|| format!("the value (not shown) is not {}", self.wanted())),
             Self::Duration => duration(value.as_str()?),
+            Self::Pause => duration(value.as_str()?).filter(|_| !is_none(value)),
             Self::Host => host(value.as_str()?),
             Self::HttpUrl => urls::refuse_http(value.as_str()?),
             Self::RedisUrl => redis_place::parse(value.as_str()?).err(),
@@ -151,7 +157,8 @@ impl Kind {
             Self::OwnPath => own_path(value.as_str()?),
             Self::PagePath => page_path(value.as_str()?),
             Self::Backends => value.as_array()?.iter().find_map(|backend| {
-                urls::refuse_http(backend.get("url").unwrap_or(backend).as_str()?)
+                let refused = urls::refuse_http(backend.get("url").unwrap_or(backend).as_str()?);
+                refused.or_else(|| weight(backend.get("weight")?.as_integer()?))
             }),
             Self::Nodes => value.as_array()?.iter().find_map(|node| {
                 let node = node.as_str()?;
@@ -181,6 +188,18 @@ fn duration(text: &str) -> Option<String> {
     } else {
         None
     }
+}
+
+fn weight(weight: i64) -> Option<String> {
+    let most = BackendSettings::MAX_WEIGHT;
+    (!(0..=i64::from(most)).contains(&weight))
+        .then(|| format!("a backend's weight of {weight} is not a whole number from 0 to {most}"))
+}
+
+/// Whether a value is a duration of no time at all.
+fn is_none(value: &Value) -> bool {
+    let duration = value.as_str().map(humantime::parse_duration);
+    duration.is_some_and(|read| read.is_ok_and(|read| read.is_zero()))
 }
 
 fn host(text: &str) -> Option<String> {

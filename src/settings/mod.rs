@@ -8,6 +8,7 @@
 
 mod admin;
 mod api;
+mod backends;
 mod bus;
 mod check;
 mod compression;
@@ -36,6 +37,7 @@ use serde::{Deserialize, Serialize};
 
 pub use self::admin::AdminSettings;
 pub use self::api::{ApiKey, ApiSettings, KeyText};
+pub use self::backends::{BackendsSettings, Balance, HashBy, HashByError};
 pub use self::bus::{BusKind, BusSettings, Fence, InboxSettings, RedisSettings, Secret};
 pub use self::compression::{Coding, CompressionSettings};
 pub use self::demo::DemoSettings;
@@ -66,6 +68,7 @@ pub struct Settings {
     pub regions: BTreeMap<RegionName, RegionSettings>,
     pub log: LogSettings,
     pub proxy: ProxySettings,
+    pub backends: BackendsSettings,
     pub hub: HubSettings,
     pub bus: BusSettings,
     pub admin: AdminSettings,

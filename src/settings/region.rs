@@ -7,6 +7,8 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use super::backends::{Balance, HashBy};
+
 /// The longest name of a region, in bytes.
 const MAX_NAME: usize = 32;
 
@@ -72,6 +74,10 @@ impl<'de> Deserialize<'de> for RegionName {
 pub struct RegionSettings {
     /// Where HTTP of this region goes.
     pub backends: Vec<BackendSettings>,
+    /// Which of them gets the next request …
+    pub balance: Balance,
+    /// … and under `consistent_hash`, what requests have in common that go to the same one.
+    pub hash_by: HashBy,
     /// Where chat of this region goes.
     pub hub: Option<HubPlace>,
 }
@@ -113,6 +119,9 @@ impl Default for HubPlace {
 }
 
 impl BackendSettings {
+    /// The greatest weight.
+    pub const MAX_WEIGHT: u16 = 1_000;
+
     /// A backend as its URL alone describes it.
     pub fn primary(url: impl Into<String>) -> Self {
         Self { url: url.into(), tier: 0, weight: 1, max_connections: 0, http2: false }

@@ -12,6 +12,9 @@ use http::Uri;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use super::latency::{self, Latency};
+use super::queue::Queue;
+use super::ramp::Since;
 use crate::proxy::error::{Cause, SetupError};
 use crate::proxy::health::{Health, Outcome};
 use crate::proxy::metrics::RegionSeries;
@@ -78,26 +81,44 @@ pub(in crate::proxy) struct Upstream {
     pub(in crate::proxy) address: Address,
     pub(in crate::proxy) series: Arc<RegionSeries>,
     pub(in crate::proxy) health: Health,
+    /// Exchanges and tunnels going on …
     active: AtomicUsize,
+    /// … and all there ever were.
+    requests: AtomicU64,
+    /// Who waits for it and its like.
+    queue: Arc<Queue>,
+    /// Since when it may be used.
+    pub(super) since: Since,
+    pub(super) latency: Latency,
+    /// Whether anybody asks for the latency.
+    timed: AtomicBool,
+    clock: Clock,
     /// An operator's weight and one; 0 where it is the settings'.
     weight: AtomicU32,
     /// Takes nothing new.
     draining: AtomicBool,
     /// Whether those that it has are to go elsewhere: it drains, or no table names it any more.
     leaving: watch::Sender<bool>,
-    /// Milliseconds after [`Clock`]'s start at which it joined.
-    pub(in crate::proxy) joined: u64,
+}
+
+/// How a backend comes into its group.
+pub(super) struct Arrival<'a> {
+    pub(super) series: &'a Arc<RegionSeries>,
+    pub(super) queue: &'a Arc<Queue>,
+    pub(super) clock: Clock,
+    /// The others are there already.
+    pub(super) late: bool,
 }
 
 static NEXT_ID: AtomicU64 = AtomicU64::new(1);
 
 impl Upstream {
-    pub(in crate::proxy) fn new(
+    pub(super) fn new(
         region: &str,
         backend: &BackendSettings,
-        series: &Arc<RegionSeries>,
-        clock: Clock,
+        arrival: &Arrival<'_>,
     ) -> Result<Arc<Self>, SetupError> {
+        let clock = arrival.clock;
         let address = Address::parse(&backend.url).ok_or_else(|| SetupError::Url {
             region: region.to_owned(),
             url: backend.url.clone(),
@@ -107,19 +128,51 @@ impl Upstream {
             identity: Identity::of(backend),
             label: address.label(),
             address,
-            series: Arc::clone(series),
+            series: Arc::clone(arrival.series),
             health: Health::default(),
             active: AtomicUsize::new(0),
+            requests: AtomicU64::new(0),
+            queue: Arc::clone(arrival.queue),
+            since: if arrival.late { Since::joined(clock.millis()) } else { Since::default() },
+            latency: Latency::default(),
+            timed: AtomicBool::new(false),
+            clock,
             weight: AtomicU32::new(0),
             draining: AtomicBool::new(false),
             leaving: watch::Sender::new(false),
-            joined: clock.millis(),
         }))
     }
 
     /// Exchanges and tunnels going on.
     pub(in crate::proxy) fn active(&self) -> usize {
         self.active.load(Ordering::Relaxed)
+    }
+
+    /// Exchanges and tunnels that were begun.
+    pub(in crate::proxy) fn requests(&self) -> u64 {
+        self.requests.load(Ordering::Relaxed)
+    }
+
+    /// Counts an exchange, unless there are `limit` already; 0 means no bound.
+    fn enter(&self, limit: u32) -> bool {
+        let limit = if limit == 0 { usize::MAX } else { limit as usize };
+        // Orders as `queue` needs it. Without a bound it is one step, and with one a loop only under contention.
+        let entered = if limit == usize::MAX {
+            self.active.fetch_add(1, Ordering::SeqCst);
+            true
+        } else {
+            let enter = |active: usize| (active < limit).then_some(active + 1);
+            self.active.fetch_update(Ordering::SeqCst, Ordering::SeqCst, enter).is_ok()
+        };
+        if entered {
+            self.requests.fetch_add(1, Ordering::Relaxed);
+        }
+        entered
+    }
+
+    /// From here on latencies are kept, or not.
+    pub(super) fn time(&self, timed: bool) {
+        self.timed.store(timed, Ordering::Relaxed);
     }
 
     /// What an operator said, where he did.
@@ -130,6 +183,7 @@ impl Upstream {
     /// `None` gives the settings their say back.
     pub(in crate::proxy) fn override_weight(&self, weight: Option<u32>) {
         self.weight.store(weight.map_or(0, |weight| weight.saturating_add(1)), Ordering::Relaxed);
+        self.queue.ring();
     }
 
     pub(in crate::proxy) fn is_draining(&self) -> bool {
@@ -140,6 +194,7 @@ impl Upstream {
     pub(in crate::proxy) fn drain(&self, draining: bool) {
         self.draining.store(draining, Ordering::Relaxed);
         self.leaving.send_replace(draining);
+        self.queue.ring();
     }
 
     /// Tells whoever is there to go elsewhere; watched by tunnels.
@@ -150,6 +205,14 @@ impl Upstream {
     /// How an exchange went. An answer whose body breaks off afterwards is told of twice; what is the client's fault
     /// never.
     pub(in crate::proxy) fn outcome(&self, outcome: Outcome) {
+        if self.timed.load(Ordering::Relaxed) {
+            let took = match outcome {
+                // An error comes fast, and must not draw requests.
+                Outcome::Answered { status, took } if !status.is_server_error() => took,
+                Outcome::Answered { .. } | Outcome::Failed(_) => latency::PENALTY,
+            };
+            self.latency.observe(took, self.clock.millis());
+        }
         self.health.outcome(outcome);
     }
 }
@@ -163,10 +226,12 @@ pub(in crate::proxy) struct Active {
 }
 
 impl Active {
-    pub(in crate::proxy) fn begin(upstream: &Arc<Upstream>) -> Self {
-        upstream.active.fetch_add(1, Ordering::Relaxed);
-        upstream.series.in_flight.inc();
-        Self { upstream: Arc::clone(upstream), since: Instant::now() }
+    /// `None` where the backend has `limit` already; 0 means no bound.
+    pub(super) fn begin(upstream: &Arc<Upstream>, limit: u32) -> Option<Self> {
+        upstream.enter(limit).then(|| {
+            upstream.series.in_flight.inc();
+            Self { upstream: Arc::clone(upstream), since: Instant::now() }
+        })
     }
 
     pub(in crate::proxy) fn failed(&self, cause: Cause) {
@@ -182,8 +247,10 @@ impl Active {
 
 impl Drop for Active {
     fn drop(&mut self) {
-        self.upstream.active.fetch_sub(1, Ordering::Relaxed);
+        // Given back first, rung for then: see `queue`.
+        self.upstream.active.fetch_sub(1, Ordering::SeqCst);
         self.upstream.series.in_flight.dec();
+        self.upstream.queue.ring();
     }
 }
 

@@ -135,7 +135,7 @@ async fn a_hub_is_reached_by_its_url_or_its_port() {
         HubPlace { port: Some(hub.address().port()), ..HubPlace::default() },
     ];
     for place in places {
-        let region = RegionSettings { backends: Vec::new(), hub: Some(place) };
+        let region = RegionSettings { hub: Some(place), ..RegionSettings::default() };
         let gateway = Gateway::with(region, |_| {}).await;
         let mut client = gateway.connect().await;
         client.say("GET /hub?userId=a HTTP/1.1\r\nHost: a\r\n\r\n").await;

@@ -150,7 +150,7 @@ impl Gateway {
             Some(url) => BackendSettings::backup(url),
             None => BackendSettings::primary(*url),
         });
-        let region = RegionSettings { backends: backends.collect(), hub: None };
+        let region = RegionSettings { backends: backends.collect(), ..RegionSettings::default() };
         Self::with(region, change).await
     }
 

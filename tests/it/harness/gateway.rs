@@ -29,7 +29,7 @@ pub(crate) fn settings() -> Settings {
     settings.regions = ["1", "2"]
         .into_iter()
         .map(|name| {
-            let region = RegionSettings { backends: Vec::new(), hub: Some(hub.clone()) };
+            let region = RegionSettings { hub: Some(hub.clone()), ..RegionSettings::default() };
             (RegionName::new(name).unwrap(), region)
         })
         .collect::<BTreeMap<_, _>>();
