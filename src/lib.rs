@@ -10,7 +10,7 @@
 //! - [`hub`]: chat sockets: frames, seats, queues.
 //! - [`protocol`]: the frames and their rules, shared by hubs, the API and the command line.
 //! - [`api`]: the HTTP API for backends. [`identity`]: whose request it is.
-//! - `rate`: how often something may happen.
+//! - `limits`: what holds clients back. `rate`: how often something may happen.
 //! - [`bus`]: what carries messages between hubs.
 //! - [`admin`]: the private listener. [`observability`]: logs and metrics. [`shutdown`]: the way down.
 //! - [`client`]: a client of the chat protocol. [`demo`]: sample backends. [`cli`]: arguments.
@@ -28,6 +28,7 @@ pub mod edge;
 pub mod files;
 pub mod hub;
 pub mod identity;
+mod limits;
 pub mod observability;
 pub mod protocol;
 pub mod proxy;

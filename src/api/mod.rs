@@ -111,6 +111,12 @@ impl Api {
         answer
     }
 
+    /// The name of the API key that a request shows, where it is one.
+    pub fn caller(&self, headers: &http::HeaderMap) -> Option<&Arc<str>> {
+        let keys = self.shared.admission.keys();
+        keys.verify(headers).ok().and_then(|key| keys.name(key))
+    }
+
     /// Takes a refusal out of the response it was carried in, and counts.
     async fn finish(&self, mut response: Response) -> Answer {
         let key = response.extensions_mut().remove::<KeyId>();

@@ -29,8 +29,9 @@ use crate::admin::{self, Admin};
 use crate::api::Api;
 use crate::bus::{Bus, BusState};
 use crate::demo;
-use crate::edge::{Common, CommonParts, Edge, Policy, listen};
+use crate::edge::{Common, CommonParts, Edge, listen};
 use crate::hub::Hub;
+use crate::limits::Limiter;
 use crate::observability::{self, Health, Readiness, Registry};
 use crate::proxy::{Proxy, Shared};
 use crate::settings::{ApiSettings, BusSettings, Parts, RegionName, Settings};
@@ -163,14 +164,15 @@ impl App {
             &mut registry,
         )?;
         let common = Common::new(CommonParts {
-            policy: Policy::new(&settings)?,
+            settings: &settings,
+            limiter: Limiter::new(bus.clone(), &mut registry),
             proxy: Arc::clone(&shared),
             hub: Arc::clone(&hub),
             api: api.clone(),
             drain: drain.clone(),
             readiness: readiness.clone(),
             registry: &mut registry,
-        });
+        })?;
         let addresses = addresses(&listeners).map_err(AppError::Runtime)?;
         let admin = Admin {
             health: Health::new("admin", None),

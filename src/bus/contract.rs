@@ -3,12 +3,17 @@
 //! Each case brings users of its own, so that all of them may share one bus.
 
 use std::fmt::Write as _;
+use std::num::NonZeroU32;
+use std::time::Duration;
 
 use bytes::Bytes;
 
 use super::recorder::PATIENCE;
 pub(super) use super::recorder::Recorder;
-use super::{Bus, BusError, Envelope, Presence, Receipt, SeatError, SeatHold, SeatLimit, Seq};
+use super::{
+    Bus, BusError, Draw, Envelope, Presence, Receipt, SeatError, SeatHold, SeatLimit, Seq,
+};
+use crate::rate::Rate;
 use crate::settings::OverLimit;
 
 /// Publishes one message `id` of alice's, and says what listeners must see.
@@ -68,6 +73,8 @@ pub(super) async fn run(bus: &Bus, heard: &Recorder, inbox_size: usize) {
     never_grants_more_seats_than_the_limit(bus).await;
     knows_who_is_online_and_since_when_not(bus).await;
     tells_watchers_of_changes(bus, heard).await;
+    counts_events_up_to_the_rate(bus).await;
+    never_grants_more_than_the_burst(bus).await;
 }
 
 async fn delivers_what_was_published(bus: &Bus, heard: &Recorder) {
@@ -372,4 +379,42 @@ async fn tells_watchers_of_changes(bus: &Bus, heard: &Recorder) {
     heard.until("the other came", |heard| heard.changes("other watched") > 0).await;
     assert_eq!(heard.changes("watched"), left);
     drop((unseen, seen));
+}
+
+fn hourly(burst: u32) -> Rate {
+    Rate::new(Duration::from_hours(1), NonZeroU32::new(burst).unwrap())
+}
+
+async fn counts_events_up_to_the_rate(bus: &Bus) {
+    let rate = hourly(2);
+    let take = async |key| bus.take(Draw { limit: "counted", key, rate: &rate }).await.unwrap();
+    let hours = |count: u64| Duration::from_hours(count);
+    // A little of the time has passed, and the rest is what bookings run ahead.
+    let almost = |ahead: Duration, hours: Duration| ahead <= hours && ahead + hours / 60 > hours;
+    let first = take("10.0.0.1").await;
+    assert!(first.granted && almost(first.ahead, hours(1)), "{first:?}");
+    let second = take("10.0.0.1").await;
+    assert!(second.granted && almost(second.ahead, hours(2)), "{second:?}");
+    for _ in 0..3 {
+        let third = take("10.0.0.1").await;
+        assert!(!third.granted && almost(third.ahead, hours(2)), "{third:?}");
+    }
+    assert!(take("2001:db8::/64").await.granted);
+    // What was booked at another rate locks nobody out for longer than this one.
+    let quick = Rate::new(Duration::from_millis(1), NonZeroU32::MIN);
+    let ahead =
+        bus.take(Draw { limit: "counted", key: "10.0.0.1", rate: &quick }).await.unwrap().ahead;
+    assert!(ahead <= Duration::from_millis(2), "{ahead:?}");
+}
+
+async fn never_grants_more_than_the_burst(bus: &Bus) {
+    let mut tasks = tokio::task::JoinSet::new();
+    for _ in 0..100 {
+        let bus = bus.clone();
+        tasks.spawn(async move {
+            bus.take(Draw { limit: "rushed", key: "k", rate: &hourly(7) }).await.unwrap().granted
+        });
+    }
+    let granted = tasks.join_all().await.into_iter().filter(|granted| *granted).count();
+    assert_eq!(granted, 7);
 }

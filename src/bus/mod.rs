@@ -11,6 +11,7 @@
 
 #[cfg(test)]
 mod contract;
+mod draw;
 mod embedded;
 mod message;
 mod metrics;
@@ -37,6 +38,7 @@ use bytes::Bytes;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+pub(crate) use self::draw::Draw;
 use self::embedded::{EmbeddedBus, Share};
 pub use self::message::{Envelope, Epoch, Receipt, Replay, Seq};
 use self::message::{dedupe_key, epoch};

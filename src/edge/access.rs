@@ -6,9 +6,10 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use http::{HeaderValue, Method, StatusCode, Uri};
+use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri};
 
 use super::client_io::{ConnectionState, Phase};
+use crate::limits::Tally;
 use crate::proxy::{Arrival, RegionRef, Report, Shared};
 use crate::shutdown::{Drain, InFlight};
 
@@ -72,6 +73,8 @@ pub(super) struct Access {
     /// The region that was asked for.
     region: Option<RegionRef>,
     report: Report,
+    /// Where the rate limits stand that it was counted by.
+    tally: Option<Box<Tally>>,
     /// The name of the API key that was shown.
     key: Option<Arc<str>>,
     request_id: HeaderValue,
@@ -103,6 +106,7 @@ impl Access {
             status: 0,
             region: None,
             report: Report::default(),
+            tally: None,
             key: None,
             request_id,
             sent: 0,
@@ -130,6 +134,17 @@ impl Access {
 
     pub(super) fn key(&mut self, key: Option<Arc<str>>) {
         self.key = key;
+    }
+
+    pub(super) fn limited(&mut self, tally: Option<Tally>) {
+        self.tally = tally.map(Box::new);
+    }
+
+    /// Says on the answer where the rate limits stand.
+    pub(super) fn write_limits(&self, headers: &mut HeaderMap) {
+        if let Some(tally) = &self.tally {
+            tally.write(headers);
+        }
     }
 
     pub(super) fn answered(&mut self, status: u16) {

@@ -12,6 +12,7 @@ use super::body::Content;
 use crate::api;
 use crate::files;
 use crate::hub;
+use crate::limits;
 use crate::proxy::{Fault, ForwardError, RouteError};
 use crate::settings::RegionName;
 
@@ -34,6 +35,7 @@ pub(super) enum Refused {
     File(files::Refusal),
     Hub(hub::Refusal),
     Api(api::Refusal),
+    Limits(limits::Refusal),
 }
 
 /// What the answer to a refusal says.
@@ -213,6 +215,7 @@ fn judge(refused: &Refused, retry_after: u32) -> Verdict {
         Refused::File(refusal) => judge_file(refusal),
         Refused::Hub(refusal) => judge_hub(refusal, retry_after),
         Refused::Api(refusal) => judge_api(refusal, retry_after),
+        Refused::Limits(refusal) => judge_limits(refusal, retry_after),
     }
 }
 
@@ -352,6 +355,25 @@ fn judge_api(refusal: &api::Refusal, retry_after: u32) -> Verdict {
         verdict.retry_after = Some(spread(retry_after));
     }
     verdict.of_api.retryable = verdict.retry_after.is_some();
+    verdict
+}
+
+fn judge_limits(refusal: &limits::Refusal, retry_after: u32) -> Verdict {
+    use limits::Refusal;
+    let (status, code) = match refusal {
+        Refusal::RateLimited { .. } => (StatusCode::TOO_MANY_REQUESTS, "rate_limited"),
+        Refusal::Unavailable => (StatusCode::SERVICE_UNAVAILABLE, "bus_unavailable"),
+        Refusal::Forbidden => (StatusCode::FORBIDDEN, "forbidden_by_rule"),
+        Refusal::MethodNotAllowed(_) => (StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed"),
+        Refusal::AmbiguousPath => (StatusCode::BAD_REQUEST, "path_ambiguous"),
+    };
+    let mut verdict = Verdict::new(status, code, refusal.to_string());
+    match refusal {
+        Refusal::RateLimited { retry_after } => verdict.retry_after = Some(*retry_after),
+        Refusal::Unavailable => verdict.retry_after = Some(spread(retry_after)),
+        Refusal::MethodNotAllowed(allow) => verdict.allow = Some(allow.clone()),
+        Refusal::Forbidden | Refusal::AmbiguousPath => {}
+    }
     verdict
 }
 

@@ -16,6 +16,7 @@ mod chat;
 mod client_io;
 mod compress;
 mod head;
+mod limits;
 pub mod listen;
 mod metrics;
 mod own;
@@ -45,11 +46,12 @@ use self::listen::Slots;
 use self::metrics::EdgeMetrics;
 pub use self::policy::Policy;
 use crate::api::{self, Api};
-use crate::files::Mount;
+use crate::files::{Mount, MountError};
 use crate::hub::Hub;
+use crate::limits::Limiter;
 use crate::observability::{Health, Readiness, Registry};
 use crate::proxy::{Caller, Proxy, Scheme, Shared, client_address};
-use crate::settings::RegionName;
+use crate::settings::{RegionName, Settings};
 use crate::shutdown::Drain;
 
 const HEX: &[u8; 16] = b"0123456789abcdef";
@@ -60,6 +62,7 @@ const MAX_REQUEST_ID: usize = 128;
 #[derive(Debug)]
 pub struct Common {
     policy: ArcSwap<Policy>,
+    limiter: Limiter,
     regions: Arc<Shared>,
     hub: Arc<Hub>,
     api: Option<Arc<Api>>,
@@ -74,7 +77,8 @@ pub struct Common {
 
 /// The parts that [`Common::new`] joins.
 pub struct CommonParts<'a> {
-    pub policy: Arc<Policy>,
+    pub settings: &'a Settings,
+    pub(crate) limiter: Limiter,
     pub proxy: Arc<Shared>,
     pub hub: Arc<Hub>,
     /// Where there is one.
@@ -85,12 +89,15 @@ pub struct CommonParts<'a> {
 }
 
 impl Common {
-    pub fn new(parts: CommonParts<'_>) -> Arc<Self> {
+    /// # Errors
+    /// Where a folder that is to be served is not there.
+    pub fn new(parts: CommonParts<'_>) -> Result<Arc<Self>, MountError> {
         let metrics = EdgeMetrics::new(parts.registry);
         let doors = TaskTracker::new();
         doors.close();
-        Arc::new(Self {
-            policy: ArcSwap::new(parts.policy),
+        Ok(Arc::new(Self {
+            policy: ArcSwap::new(Policy::new(parts.settings, &parts.limiter, None)?),
+            limiter: parts.limiter,
             regions: parts.proxy,
             hub: parts.hub,
             api: parts.api,
@@ -99,7 +106,7 @@ impl Common {
             metrics: Arc::new(metrics),
             sockets: TaskTracker::new(),
             doors,
-        })
+        }))
     }
 
     /// Room for the connections of one more address.
@@ -110,6 +117,14 @@ impl Common {
     /// What requests that begin now go by.
     fn policy(&self) -> Arc<Policy> {
         self.policy.load_full()
+    }
+
+    /// An edition of these settings, which goes on with what the limits of the present one have counted.
+    ///
+    /// # Errors
+    /// Where a folder that is to be served is not there.
+    pub fn edition(&self, settings: &Settings) -> Result<Arc<Policy>, MountError> {
+        Policy::new(settings, &self.limiter, Some(&self.policy()))
     }
 
     /// Puts another edition in place; requests that are going on keep theirs.
@@ -252,6 +267,7 @@ impl Edge {
             response = compression.apply(response, coding, head);
         }
         let headers = response.headers_mut();
+        access.write_limits(headers);
         headers.insert(X_REQUEST_ID.clone(), access.request_id().clone());
         if self.common.drain.is_draining() && response.status() != StatusCode::SWITCHING_PROTOCOLS {
             response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
@@ -275,11 +291,19 @@ impl Edge {
         let host = head::host(request.uri(), request.headers(), request.version())?;
         let max_target = settings.max_target_bytes.get();
         head::check(request.method(), request.uri(), request.headers(), max_target)?;
+        let (client, trusted) =
+            client_address(request.headers(), peer.ip(), &settings.trusted_proxies);
+        let mut max_body_bytes = None;
+        if !policy.rules.is_empty() {
+            max_body_bytes = self.obey(policy, client, &request)?;
+        }
         if let Some(response) = own::answer(self, &policy.own, &request) {
             return Ok(response);
         }
-        let (client, trusted) =
-            client_address(request.headers(), peer.ip(), &settings.trusted_proxies);
+        if !policy.limits.is_empty() {
+            let head = (request.method(), request.uri(), request.headers());
+            Box::pin(self.count(policy, client, head, access)).await?;
+        }
         let region = match &self.door {
             Door::Hub(region) => {
                 // Boxed, as what goes to the API is, so that a proxied request does not carry its state.
@@ -294,7 +318,8 @@ impl Edge {
                 {
                     return Box::pin(call::answer(api, mount, access, request)).await;
                 }
-                if let Some(mount) = policy.mounts.find(request.uri().path()) {
+                let path = request.uri().path();
+                if let Some(mount) = policy.mounts.find(path).filter(|_| !policy.own.is_ws(path)) {
                     return Box::pin(file(mount, &request)).await;
                 }
                 self.proxy.route(request.headers(), request.uri()).map_err(Refused::Route)?
@@ -309,6 +334,7 @@ impl Edge {
             host,
             request_id: access.request_id().clone(),
             arrival: access.arrival(),
+            max_body_bytes,
         };
         let response = if policy.own.is_ws(request.uri().path()) {
             let name = region.name();

@@ -8,6 +8,7 @@ use super::compress::Compression;
 use super::own::OwnPaths;
 use super::security::Security;
 use crate::files::{MountError, Mounts};
+use crate::limits::{Limiter, Limits, Rules};
 use crate::settings::{ProxySettings, Settings};
 
 /// One edition.
@@ -18,13 +19,23 @@ pub struct Policy {
     pub(super) mounts: Mounts,
     pub(super) security: Security,
     pub(super) compression: Option<Compression>,
+    pub(super) rules: Rules,
+    pub(super) limits: Limits,
 }
 
 impl Policy {
+    /// An edition that goes on with what the limits of `previous` have counted.
+    ///
     /// # Errors
     /// Where a folder that is to be served is not there.
-    pub fn new(settings: &Settings) -> Result<Arc<Self>, MountError> {
+    pub(crate) fn new(
+        settings: &Settings,
+        limiter: &Limiter,
+        previous: Option<&Self>,
+    ) -> Result<Arc<Self>, MountError> {
         Ok(Arc::new(Self {
+            rules: Rules::new(&settings.rules),
+            limits: limiter.limits(&settings.limits, previous.map(|previous| &previous.limits)),
             settings: settings.proxy.clone(),
             own: OwnPaths::new(&settings.proxy, &settings.page, &settings.api),
             mounts: Mounts::new(&settings.mounts)?,

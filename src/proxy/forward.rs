@@ -56,7 +56,7 @@ impl Proxy {
         report: &mut Report,
     ) -> Result<Response<Body>, ForwardError> {
         let settings = &*region.bounds;
-        let limit = match settings.max_body_bytes {
+        let limit = match caller.max_body_bytes.unwrap_or(settings.max_body_bytes) {
             0 => u64::MAX,
             limit => limit,
         };

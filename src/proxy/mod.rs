@@ -73,6 +73,8 @@ pub struct Caller {
     /// Shared with the connection, so that the end of what the client sends is told from a body that
     /// breaks off.
     pub arrival: Arc<Arrival>,
+    /// Bytes that the body may have, instead of what the settings say; 0 means no limit.
+    pub max_body_bytes: Option<u64>,
 }
 
 /// How the client reached the listener.

@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use super::problem::{Problem, Provenance};
 use super::{
-    Balance, BusKind, HashBy, Parts, RedisMode, RegionName, RegionSettings, Settings, urls,
+    Balance, BusKind, HashBy, Parts, RedisMode, RegionName, RegionSettings, RuleAction, Settings,
+    urls,
 };
 
 /// A client's frame of the longest text: every character may be escaped to six bytes, and the other fields.
@@ -46,6 +47,8 @@ pub(super) fn contradictions(
     check.listeners(parts);
     check.own_paths();
     check.mounts();
+    check.limits();
+    check.rules();
     check.hub();
     check.api();
     check.bus();
@@ -227,6 +230,41 @@ impl Check<'_> {
                 self.say(&[&path, other], message);
             }
             seen.push((&mount.path, path));
+        }
+    }
+
+    fn limits(&mut self) {
+        for (name, limit) in &self.settings.limits {
+            let key = format!("limits.{name}");
+            if limit.rate.is_none() {
+                let message = "the limit has no rate; give it one, as rate = \"5/min\"".to_owned();
+                self.say(&[&format!("{key}.rate"), &format!("{key}.path"), &key], message);
+            }
+            self.are_regions(&format!("{key}.regions"), &limit.regions);
+        }
+    }
+
+    fn rules(&mut self) {
+        for (name, rule) in &self.settings.rules {
+            let key = format!("rules.{name}");
+            self.are_regions(&format!("{key}.regions"), &rule.regions);
+            if rule.action == RuleAction::Deny && rule.max_body_bytes != 0 {
+                let message = "a rule that denies lets no body through; leave max_body_bytes out";
+                let keys = [format!("{key}.max_body_bytes"), format!("{key}.action")];
+                self.say(&[&keys[0], &keys[1]], message.to_owned());
+            }
+        }
+    }
+
+    fn are_regions(&mut self, key: &str, names: &[RegionName]) {
+        for name in names {
+            if !self.settings.regions.contains_key(name) {
+                let message = format!(
+                    "region `{name}` is not configured; the regions are {}",
+                    self.known_regions()
+                );
+                self.say(&[key], message);
+            }
         }
     }
 

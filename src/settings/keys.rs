@@ -64,6 +64,26 @@ pub(super) const KEYS: &[Key] = &[
     key("backends.queue_timeout", Kind::Duration),
     key("backends.slow_start", Kind::Pause),
     key("backends.hold", Kind::Pause),
+    key("proxy.max_header_bytes", Kind::Count(1_024, 256 * 1_024)),
+    key("proxy.max_headers", Kind::Count(1, 1_000)),
+    key("proxy.max_connections_per_client", Kind::Count(0, MANY)),
+    key("proxy.min_rate", Kind::Count(0, MANY)),
+    key("limits.*.path", Kind::PathPattern),
+    key("limits.*.methods", Kind::Methods),
+    key("limits.*.regions", Kind::Regions),
+    key("limits.*.key", Kind::LimitKey),
+    key("limits.*.rate", Kind::Rate),
+    key("limits.*.burst", Kind::Count(1, 1_000_000)),
+    key("limits.*.shared", Kind::Flag),
+    key("limits.*.on_error", Kind::Choice(&["allow", "refuse"])),
+    key("limits.*.timeout", Kind::Duration),
+    key("limits.*.max_keys", Kind::Count(1, 100_000_000)),
+    key("rules.*.path", Kind::PathPattern),
+    key("rules.*.methods", Kind::Methods),
+    key("rules.*.regions", Kind::Regions),
+    key("rules.*.from", Kind::Networks),
+    key("rules.*.action", Kind::Choice(&["allow", "deny"])),
+    key("rules.*.max_body_bytes", Kind::Count(0, 1 << 50)),
     key("hub.ping_interval", Kind::Duration),
     key("hub.pong_timeout", Kind::Duration),
     key("hub.max_text_bytes", Kind::Count(1, 1 << 26)),
@@ -188,10 +208,11 @@ mod tests {
 
     use super::*;
     use crate::settings::{
-        ApiKey, BackendSettings, HubPlace, RegionName, RegionSettings, Settings, StaticSettings,
+        ApiKey, BackendSettings, HubPlace, LimitSettings, RegionName, RegionSettings, RuleSettings,
+        Settings, StaticSettings,
     };
 
-    /// Every key of the types, `*` for the name of a region or of an API key; JSON, because it shows what is not set.
+    /// Every key of the types, `*` for a name of the operator's; JSON, because it shows what is not set.
     fn of_the_types() -> BTreeSet<String> {
         let mut settings = Settings::default();
         let region = RegionSettings {
@@ -202,9 +223,17 @@ mod tests {
         settings.regions.insert(RegionName::literal("r"), region);
         settings.mounts.insert("s".to_owned(), StaticSettings::default());
         settings.api.keys.insert("k".to_owned(), ApiKey::new("secret"));
+        settings.limits.insert("l".to_owned(), LimitSettings::default());
+        settings.rules.insert("r".to_owned(), RuleSettings::default());
         let mut keys = BTreeSet::new();
         collect(&serde_json::to_value(&settings).unwrap(), "", &mut keys);
         keys
+    }
+
+    /// Whether what stands below has names of the operator's.
+    fn is_named(path: &str) -> bool {
+        ["regions", "api.keys", "static", "limits", "rules", "tls.certificates"].contains(&path)
+            || path.ends_with(".processes")
     }
 
     fn collect(value: &Value, path: &str, keys: &mut BTreeSet<String>) {
@@ -213,7 +242,7 @@ mod tests {
             return;
         };
         for (name, member) in members {
-            let name = if matches!(path, "regions" | "api.keys" | "static") { "*" } else { name };
+            let name = if is_named(path) { "*" } else { name };
             let path = if path.is_empty() { name.to_owned() } else { format!("{path}.{name}") };
             collect(member, &path, keys);
         }

@@ -34,6 +34,10 @@ pub(super) enum Kind {
     MediaTypes,
     /// A path with a slash at both ends, or `/` alone.
     MountPath,
+    /// Whose requests a limit counts together.
+    LimitKey,
+    /// Methods of HTTP.
+    Methods,
     Networks,
     /// Servers, each as `host:port`.
     Nodes,
@@ -44,9 +48,15 @@ pub(super) enum Kind {
     PagePath,
     /// A duration that may be none at all.
     Pause,
+    /// A path, or one with `/*` at its end for all below it.
+    PathPattern,
     Port,
+    /// So many in a time.
+    Rate,
     RedisUrl,
     Region,
+    /// Names of regions.
+    Regions,
     Secret,
     Text,
 }
@@ -83,6 +93,10 @@ impl Kind {
             Self::HashBy => "a key; write client, header:NAME or cookie:NAME",
             Self::Host => "a host; write a name or an address alone, like redis.internal",
             Self::HttpUrl => "a URL; write it like http://127.0.0.1:5001",
+            Self::LimitKey => {
+                "a key; write client, user, region, or header: and a name, like header:x-tenant"
+            }
+            Self::Methods => "a list of methods; write it like [\"GET\", \"POST\"]",
             Self::Networks => "a list of networks; write it like [\"10.0.0.0/8\", \"::1/128\"]",
             Self::Nodes => {
                 "a list of servers; write it like [\"10.0.0.1:7000\", \"10.0.0.2:7000\"]"
@@ -91,9 +105,12 @@ impl Kind {
             Self::OwnPath => "a path; write it like /health, or leave it empty to turn it off",
             Self::PagePath => "a path; write it like /client/, or leave it empty to turn it off",
             Self::Pause => "a duration; write it like 30s or 5m, or 0s for none",
+            Self::PathPattern => "a path; write it like /login, or like /api/* for all below",
+            Self::Rate => "a rate; write it like 10/s, 5/min or 1000/h, at most 1000000/s",
             Self::Port => "a port; write a number from 0 to 65535, where 0 lets the system choose",
             Self::RedisUrl => "a Redis URL; write it like redis://user:password@host:6379",
             Self::Region => "a region's name; write 1 to 32 characters of A-Z a-z 0-9 _ -",
+            Self::Regions => "a list of regions; write it like [\"1\", \"2\"]",
             Self::Secret | Self::Text => "a text; write it in quotes",
         };
         fixed.to_owned()
@@ -110,6 +127,8 @@ impl Kind {
                 | Self::Networks
                 | Self::Nodes
                 | Self::Origins
+                | Self::Methods
+                | Self::Regions
         )
     }
 
@@ -156,6 +175,10 @@ impl Kind {
             Self::MountPath => mount_path(value.as_str()?),
             Self::OwnPath => own_path(value.as_str()?),
             Self::PagePath => page_path(value.as_str()?),
+            Self::PathPattern => path_pattern(value.as_str()?),
+            Self::Methods => {
+                value.as_array()?.iter().find_map(|method| method_name(method.as_str()?))
+            }
             Self::Backends => value.as_array()?.iter().find_map(|backend| {
                 let refused = urls::refuse_http(backend.get("url").unwrap_or(backend).as_str()?);
                 refused.or_else(|| weight(backend.get("weight")?.as_integer()?))
@@ -250,6 +273,27 @@ fn is_media_type(text: &str) -> bool {
     text.split_once('/').is_some_and(|(of, kind)| token(of) && (kind == "*" || token(kind)))
 }
 
+/// As paths are compared: after their normalisation.
+fn path_pattern(text: &str) -> Option<String> {
+    let path = text.strip_suffix('*').unwrap_or(text);
+    let whole = path == text || path.ends_with('/');
+    let plain = path.bytes().all(|b| b.is_ascii_graphic() && !b"?#%\\;*".contains(&b));
+    let dots = path.split('/').any(|segment| matches!(segment, "." | ".."));
+    let wrong = !path.starts_with('/') || !whole || !plain || dots || path.contains("//");
+    wrong.then(|| {
+        format!(
+            "{text:?} is not a path as they are compared; begin it with /, use visible ASCII characters without \
+             ? # % ; \\, no empty or dotted segments, and * only at the end, behind a /"
+        )
+    })
+}
+
+fn method_name(text: &str) -> Option<String> {
+    let right = (1..=32).contains(&text.len())
+        && text.bytes().all(|b| b.is_ascii_uppercase() || matches!(b, b'-' | b'_'));
+    (!right).then(|| format!("{text:?} is not a method; write it in capitals, like POST"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -273,6 +317,11 @@ mod tests {
                 vec!["", "a b", "ü", "***", "sha256:", "sha256:00", &"k".repeat(257)],
             ),
             (Kind::OwnPath, vec!["", "/", "/ws", "/a/b"], vec!["ws", "/a?b", "/a#b", "/a b", "/ü"]),
+            (
+                Kind::PathPattern,
+                vec!["/", "/*", "/login", "/api/*", "/a.b/c", "/a/", "/..."],
+                vec!["", "*", "/a*", "/a*b", "/*/a", "a", "/%61", "/a//b", "/a/../b", "/.", "/a;b"],
+            ),
             (Kind::PagePath, vec!["", "/client/"], vec!["/", "/client", "client/", "/a?/"]),
         ] {
             for text in good {

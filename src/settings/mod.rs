@@ -18,6 +18,7 @@ mod files;
 mod hub;
 mod keys;
 mod kinds;
+mod limits;
 mod load;
 mod log;
 mod page;
@@ -27,6 +28,7 @@ mod problem;
 mod proxy;
 mod redis_place;
 mod region;
+mod rules;
 mod security;
 mod shutdown;
 mod urls;
@@ -44,6 +46,7 @@ pub use self::demo::DemoSettings;
 pub use self::environment::Environment;
 pub use self::files::StaticSettings;
 pub use self::hub::{DeliveryMode, HubSettings, OverLimit};
+pub use self::limits::{Frequency, LimitKey, LimitSettings, OnError};
 pub use self::load::{LoadOptions, Loaded, load};
 pub use self::log::{LogFormat, LogLevel, LogSettings};
 pub use self::page::PageSettings;
@@ -53,6 +56,7 @@ pub use self::problem::{Problem, Provenance, SettingsErrors, Source};
 pub use self::proxy::ProxySettings;
 pub use self::redis_place::{RedisMode, RedisNode, RedisPlace};
 pub use self::region::{BackendSettings, HubPlace, RegionName, RegionNameError, RegionSettings};
+pub use self::rules::{RuleAction, RuleSettings};
 pub use self::security::{SecurityProfile, SecuritySettings};
 pub use self::shutdown::ShutdownSettings;
 
@@ -69,6 +73,10 @@ pub struct Settings {
     pub log: LogSettings,
     pub proxy: ProxySettings,
     pub backends: BackendsSettings,
+    /// Rate limits by name, which is a label of metrics.
+    pub limits: BTreeMap<String, LimitSettings>,
+    /// Rules on methods and paths by name.
+    pub rules: BTreeMap<String, RuleSettings>,
     pub hub: HubSettings,
     pub bus: BusSettings,
     pub admin: AdminSettings,

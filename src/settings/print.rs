@@ -28,6 +28,11 @@ pub fn render(loaded: &Loaded) -> String {
             if !section.starts_with("regions.") {
                 lines.regions();
             }
+        } else if above.ends_with(".*") {
+            // Likewise with what else the operator names.
+            if above != section {
+                lines.named(above);
+            }
         } else {
             if above != section {
                 lines.heading(above);
@@ -67,6 +72,29 @@ impl Lines<'_> {
                     above.clone_into(&mut section);
                 }
                 self.value(key, &path);
+            }
+        }
+    }
+
+    /// The sections of one kind, as `limits.*`, each with all its keys.
+    fn named(&mut self, section: &str) {
+        let kind = section.trim_end_matches(".*");
+        let names: Vec<String> = self
+            .look_up(kind)
+            .and_then(Value::as_table)
+            .into_iter()
+            .flat_map(Table::keys)
+            .cloned()
+            .collect();
+        for name in names {
+            let path = format!("{kind}.{name}");
+            self.heading(&path);
+            for key in KEYS {
+                if let Some((above, last)) = key.path.rsplit_once('.')
+                    && above == section
+                {
+                    self.value(key, &format!("{path}.{last}"));
+                }
             }
         }
     }

@@ -38,6 +38,16 @@ pub struct ProxySettings {
     pub max_body_bytes: u64,
     /// Bytes of a request target (path and query); longer ones get 414.
     pub max_target_bytes: NonZeroUsize,
+    /// Bytes of the names and values of a request's header fields together; more get 431.
+    pub max_header_bytes: NonZeroUsize,
+    /// Header fields of a request; more get 431.
+    pub max_headers: NonZeroUsize,
+    /// Open connections of one client's address (of IPv6, its /64) to this process; one more gets 429 and is closed,
+    /// over TLS without an answer. 0 means no limit; trusted proxies are not held to it.
+    pub max_connections_per_client: usize,
+    /// Bytes a second that a request body must bring while it is waited for, and that a reader of an answer must
+    /// take, over ten seconds at a time; a slower client is cut. 0 means no such limit.
+    pub min_rate: u32,
     /// For a TCP connection to a backend.
     #[serde(with = "humantime_serde")]
     pub connect_timeout: Duration,
@@ -75,6 +85,11 @@ impl Default for ProxySettings {
             body_idle_timeout: Duration::from_mins(1),
             max_body_bytes: 0,
             max_target_bytes: NonZeroUsize::MIN.saturating_add(16 * 1024 - 1),
+            max_header_bytes: NonZeroUsize::MIN.saturating_add(32 * 1024 - 1),
+            max_headers: NonZeroUsize::MIN.saturating_add(100 - 1),
+            max_connections_per_client: 0,
+            // Slower than any link that people still wait on, and what another server has as its default, too.
+            min_rate: 240,
             connect_timeout: Duration::from_secs(5),
             first_byte_timeout: Duration::from_mins(1),
             pool_idle_timeout: Duration::from_secs(4),

@@ -10,6 +10,7 @@
 //! forgotten); no lock is held over an await; a shard's lock is held for a look-up or a sweep of that
 //! shard, never while delivering. Locks are taken in the order room, shard, inbox, epoch.
 
+mod draws;
 mod inbox;
 mod room;
 mod seats;
@@ -26,15 +27,17 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use self::draws::Draws;
 use self::inbox::{Inbox, of_message, of_repeat, of_user};
 use self::room::{Pass, Room};
 use self::seats::Seats;
 pub(super) use self::seats::{Chair, Watch};
 use super::metrics::Metrics;
 use super::{
-    BusError, BusState, Deliver, Envelope, Epoch, Receipt, Replay, Seq, dedupe_key, epoch,
+    BusError, BusState, Deliver, Draw, Envelope, Epoch, Receipt, Replay, Seq, dedupe_key, epoch,
 };
 use crate::observability::Registry;
+use crate::rate::Drawn;
 use crate::settings::InboxSettings;
 
 /// Enough that workers rarely meet on one, and that sweeping one takes well under a millisecond with a
@@ -68,6 +71,7 @@ struct Shared {
     epoch: Mutex<Epoch>,
     room: Room,
     seats: Seats,
+    draws: Draws,
     settings: InboxSettings,
     deliver: OnceLock<Arc<dyn Deliver>>,
     state: watch::Sender<BusState>,
@@ -91,6 +95,7 @@ impl EmbeddedBus {
                 epoch: Mutex::new(epoch()),
                 room: Room::new(settings.max_total_bytes.get()),
                 seats: Seats::new(),
+                draws: Draws::new(),
                 settings: settings.clone(),
                 deliver: OnceLock::new(),
                 state: watch::Sender::new(BusState::Up),
@@ -144,6 +149,10 @@ impl EmbeddedBus {
                 self.shared.metrics.foreign.inc();
             }
         });
+    }
+
+    pub(super) fn take(&self, draw: Draw<'_>) -> Drawn {
+        self.shared.draws.take(draw)
     }
 
     pub(super) fn signal(&self, to: &str, payload: Bytes) {

@@ -17,6 +17,7 @@ mod book;
 mod breaker;
 mod cluster;
 mod commands;
+mod draws;
 mod finder;
 mod health;
 #[cfg(test)]
@@ -52,7 +53,7 @@ mod witness;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 
 use self::cluster::{Cluster, Following};
@@ -76,6 +77,7 @@ pub struct RedisBus {
     topology: Topology,
     common: Arc<Common>,
     seats: Arc<Seats>,
+    draws: Arc<Semaphore>,
 }
 
 #[derive(Clone)]
@@ -117,7 +119,7 @@ impl RedisBus {
         }
         let (lease, patience) = (settings.lease, settings.redis.command_timeout);
         let seats = Arc::new(Seats::new(&common.node, lease, patience, &common.metrics));
-        Ok(Self { topology, common, seats })
+        Ok(Self { topology, common, seats, draws: Arc::new(draws::turns()) })
     }
 
     pub(super) fn attach(&self, deliver: Arc<dyn Deliver>) -> bool {

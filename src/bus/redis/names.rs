@@ -74,6 +74,11 @@ pub(super) fn barrier(tag: &str) -> String {
     ["barrier:", tag].concat()
 }
 
+/// String: up to when events of one key of one limit are booked; `tag` is both their names.
+pub(super) fn limit(tag: &str) -> String {
+    ["limit:{", tag, "}"].concat()
+}
+
 /// A fresh line: 64 random bits.
 pub(super) fn line() -> String {
     format!("{:016x}", fastrand::u64(..))

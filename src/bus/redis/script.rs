@@ -7,6 +7,7 @@
 
 use std::time::Duration;
 
+use super::draws::TAKE;
 use super::seat_script::SeatScripts;
 use crate::settings::InboxSettings;
 
@@ -32,6 +33,7 @@ pub(super) struct Scripts {
     pub(super) read: Script,
     pub(super) probe: Script,
     pub(super) settle: Script,
+    pub(super) take: Script,
     pub(super) presence: SeatScripts,
 }
 
@@ -43,13 +45,14 @@ impl Scripts {
             read: script(READ),
             probe: script(PROBE),
             settle: script(SETTLE),
+            take: script(TAKE),
             presence: SeatScripts::new(cluster),
         }
     }
 
-    pub(super) fn all(&self) -> [&Script; 7] {
+    pub(super) fn all(&self) -> [&Script; 8] {
         let SeatScripts { seats, beat, bury } = &self.presence;
-        [&self.publish, &self.read, &self.probe, &self.settle, seats, beat, bury]
+        [&self.publish, &self.read, &self.probe, &self.settle, &self.take, seats, beat, bury]
     }
 }
 

@@ -22,6 +22,7 @@ fn caller(peer: &str, client: &str, trusted: bool) -> Caller {
         trusted,
         scheme: Scheme::Http,
         host: HeaderValue::from_static("shop.example"),
+        max_body_bytes: None,
         arrival: std::sync::Arc::default(),
         request_id: HeaderValue::from_static("r1"),
     }

@@ -21,6 +21,7 @@ fn caller() -> Caller {
         trusted: false,
         scheme: Scheme::Https,
         host: HeaderValue::from_static("shop.example"),
+        max_body_bytes: None,
         arrival: std::sync::Arc::default(),
         request_id: HeaderValue::from_static("r1"),
     }

@@ -227,6 +227,7 @@ async fn answer(
         trusted: false,
         scheme: Scheme::Http,
         host: HeaderValue::from_static("shop.example"),
+        max_body_bytes: None,
         arrival: std::sync::Arc::default(),
         request_id: HeaderValue::from_static("r1"),
     };

@@ -4,6 +4,7 @@ use toml::{Table, Value};
 
 use super::Gathered;
 use crate::settings::keys::{self, Found};
+use crate::settings::limits::is_entry_name;
 use crate::settings::problem::Source;
 use crate::settings::{ApiSettings, RegionName};
 
@@ -122,6 +123,14 @@ fn look_up(path: &[String], source: &Source, gathered: &mut Gathered) -> Option<
         let message =
             "the name of a key is 1 to 64 characters of A-Z a-z 0-9 _ -, as in dev = \"…\"";
         gathered.problem(source, "api.keys", message.to_owned());
+        return None;
+    }
+    if let [section @ ("limits" | "rules"), name, ..] =
+        path.iter().map(String::as_str).collect::<Vec<_>>().as_slice()
+        && !is_entry_name(name)
+    {
+        let message = format!("{name:?} is not a name; write 1 to 64 characters of a-z 0-9 _ -");
+        gathered.problem(source, *section, message);
         return None;
     }
     let found = keys::find(path);

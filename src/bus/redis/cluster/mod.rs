@@ -292,9 +292,14 @@ pub(super) struct Way<'a> {
 
 impl<'a> Way<'a> {
     pub(super) fn new(cluster: &'a Cluster, name: &str) -> Self {
+        Self::to(cluster, slots::of_user(names::owner(name)))
+    }
+
+    /// The way to whoever serves `slot`.
+    pub(super) fn to(cluster: &'a Cluster, slot: u16) -> Self {
         Self {
             cluster,
-            slot: slots::of_user(names::owner(name)),
+            slot,
             until: Instant::now() + cluster.common.settings.redis.command_timeout,
             looks: cluster.looked.subscribe(),
             table: None,

@@ -42,6 +42,11 @@ pub(in crate::bus::redis) fn of_user(user: &str) -> u16 {
     crc16(super::names::MESSAGES.as_bytes().iter().chain(user.as_bytes())) % COUNT
 }
 
+/// The slot of names with `{tag}` in them.
+pub(in crate::bus::redis) fn of_tag(tag: &str) -> u16 {
+    slot_of_tag(tag)
+}
+
 /// Of the slots that `serves` holds for, the one where a primary keeps what is its own.
 ///
 /// It is the first in an order that scatters them: so whichever process reckons it, the answer is the same, and a few

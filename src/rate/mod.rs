@@ -4,9 +4,13 @@
 //! clock than the burst allows (the generic cell rate algorithm, ITU-T I.371). That is a token bucket in one word of
 //! memory, with no timer that refills it.
 
+mod table;
+
 use std::num::NonZeroU32;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
+
+pub(crate) use self::table::{Drawn, Table};
 
 /// How often something may happen, and how many times at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,6 +33,41 @@ impl Rate {
         Self::new(Duration::from_secs(1) / count.get(), burst)
     }
 
+    /// What one event books.
+    pub(crate) fn interval(&self) -> Duration {
+        Duration::from_nanos(self.interval)
+    }
+
+    /// How far bookings may run ahead of the clock before one more is refused.
+    pub(crate) fn ahead(&self) -> Duration {
+        Duration::from_nanos(self.ahead)
+    }
+
+    /// How many may happen at once.
+    pub(crate) fn burst(&self) -> u64 {
+        self.ahead / self.interval + 1
+    }
+
+    /// The time in which everything is forgiven.
+    pub(crate) fn window(&self) -> Duration {
+        Duration::from_nanos(self.ahead.saturating_add(self.interval))
+    }
+
+    /// What is left where bookings run `ahead` of the clock.
+    pub(crate) fn left(&self, ahead: Duration) -> Left {
+        let ahead = nanoseconds(ahead);
+        let free = self.ahead.saturating_add(self.interval).saturating_sub(ahead);
+        let until_next = match free % self.interval {
+            _ if ahead == 0 => 0,
+            part => self.interval - part,
+        };
+        Left {
+            events: free / self.interval,
+            until_next: Duration::from_nanos(until_next),
+            until_all: Duration::from_nanos(ahead),
+        }
+    }
+
     /// Where the bookings stand after one more event at `now`, in nanoseconds; or the nanoseconds until one may be booked.
     fn book(&self, booked: u64, now: u64) -> Result<u64, u64> {
         match booked.saturating_sub(now.saturating_add(self.ahead)) {
@@ -36,6 +75,17 @@ impl Rate {
             wait => Err(wait),
         }
     }
+}
+
+/// What is left of a [`Rate`] at one moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Left {
+    /// How many may happen now.
+    pub(crate) events: u64,
+    /// Until it is one more; zero where it is all.
+    pub(crate) until_next: Duration,
+    /// Until it is all.
+    pub(crate) until_all: Duration,
 }
 
 /// What one task has used of a [`Rate`].
@@ -51,6 +101,16 @@ impl Budget {
         let booked = rate.book(self.booked, nanoseconds(now));
         self.booked = booked.unwrap_or(self.booked);
         booked.is_ok()
+    }
+
+    /// How far what is booked runs ahead of `now`.
+    pub(crate) fn ahead(&self, now: Duration) -> Duration {
+        Duration::from_nanos(self.booked.saturating_sub(nanoseconds(now)))
+    }
+
+    /// Learns that at `now` bookings run at least so far ahead, by another's count.
+    fn learn(&mut self, ahead: Duration, now: Duration) {
+        self.booked = self.booked.max(nanoseconds(now).saturating_add(nanoseconds(ahead)));
     }
 }
 
@@ -142,6 +202,22 @@ mod tests {
             budget.take(&rate, later).unwrap();
         }
         assert!(budget.take(&rate, later).is_err());
+    }
+
+    #[test]
+    fn what_is_left_is_told_with_the_times_until_there_is_more() {
+        let rate = Rate::new(Duration::from_secs(12), nz(5));
+        assert_eq!((rate.burst(), rate.window()), (5, Duration::from_mins(1)));
+        let left = |ahead| {
+            let left = rate.left(Duration::from_secs(ahead));
+            (left.events, left.until_next.as_secs(), left.until_all.as_secs())
+        };
+        assert_eq!(left(0), (5, 0, 0));
+        assert_eq!(left(12), (4, 12, 12));
+        assert_eq!(left(17), (3, 5, 17));
+        assert_eq!(left(48), (1, 12, 48));
+        assert_eq!(left(50), (0, 2, 50));
+        assert_eq!(left(60), (0, 12, 60));
     }
 
     proptest! {
