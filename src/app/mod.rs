@@ -80,6 +80,8 @@ pub struct App {
     workers: Vec<Worker>,
     common: Arc<Common>,
     hub: Arc<Hub>,
+    /// Whose backends' health is watched over, where this process forwards to them.
+    watched: Option<Arc<Shared>>,
     bus: Bus,
     admin: (std::net::TcpListener, Admin),
     demos: Vec<(demo::Sample, RegionName, std::net::TcpListener)>,
@@ -188,6 +190,7 @@ impl App {
             workers,
             common,
             hub,
+            watched: parts.proxy.then_some(shared),
             bus,
             admin: (listeners.admin, admin),
             demos: listeners.demos,
@@ -279,6 +282,13 @@ impl App {
             hub.run(stopped).await;
             Ok::<_, AppError>(())
         });
+        if let Some(shared) = self.watched {
+            let stopped = stop.clone();
+            tasks.spawn("the health of backends", async move {
+                shared.watch_health(stopped).await;
+                Ok::<_, AppError>(())
+            });
+        }
         tasks.spawn("the admin listener", admin::serve(self.admin.0, self.admin.1, stop.clone()));
         for (sample, region, listener) in self.demos {
             let served = demo::serve(listener, sample, region.to_string(), stop.clone());

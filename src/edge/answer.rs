@@ -244,13 +244,18 @@ fn judge_route(error: &RouteError) -> Verdict {
 fn judge_forward(error: ForwardError, retry_after: u32) -> Verdict {
     let (status, code) = match error {
         ForwardError::NoBackend => (StatusCode::SERVICE_UNAVAILABLE, "region_unavailable"),
-        ForwardError::Overloaded => (StatusCode::SERVICE_UNAVAILABLE, "overloaded"),
+        ForwardError::Overloaded | ForwardError::TooManyTunnels => {
+            (StatusCode::SERVICE_UNAVAILABLE, "overloaded")
+        }
         ForwardError::Draining => (StatusCode::SERVICE_UNAVAILABLE, "draining"),
         ForwardError::Connect
+        | ForwardError::Tls
         | ForwardError::Reset
+        | ForwardError::Refused
         | ForwardError::Garbage
-        | ForwardError::UnaskedUpgrade => (StatusCode::BAD_GATEWAY, "bad_gateway"),
-        ForwardError::ConnectTimeout | ForwardError::HeadTimeout => {
+        | ForwardError::UnaskedUpgrade
+        | ForwardError::NotSwitched => (StatusCode::BAD_GATEWAY, "bad_gateway"),
+        ForwardError::ConnectTimeout | ForwardError::TlsTimeout | ForwardError::HeadTimeout => {
             (StatusCode::GATEWAY_TIMEOUT, "gateway_timeout")
         }
         ForwardError::Framing(_) | ForwardError::BadBody => {
@@ -265,7 +270,9 @@ fn judge_forward(error: ForwardError, retry_after: u32) -> Verdict {
     let verdict = Verdict::new(status, code, error.to_string());
     match error.fault() {
         Fault::Client => verdict.closing(),
-        Fault::Gateway if matches!(error, ForwardError::Draining) => {
+        Fault::Gateway
+            if matches!(error, ForwardError::Draining | ForwardError::TooManyTunnels) =>
+        {
             verdict.retry_after(spread(retry_after))
         }
         Fault::Gateway => verdict.retry_after(retry_after),

@@ -16,7 +16,8 @@ use hyper::body::Incoming;
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::backends::Active;
-use super::conns::{Conns, Sender};
+use super::conns::Conns;
+use super::dial::Sender;
 use super::error::Cause;
 use super::region::Region;
 use super::upload::Upload;
@@ -81,7 +82,9 @@ impl Body {
     }
 
     fn fail(&mut self, cause: Cause, error: BodyError) -> BodyError {
-        if let Some(lease) = self.lease.take() {
+        let client_broke_off =
+            |lease: &Lease| lease.upload.as_ref().is_some_and(|upload| upload.verdict().is_some());
+        if let Some(lease) = self.lease.take().filter(|lease| !client_broke_off(lease)) {
             lease.active.failed(cause);
             let backend = &lease.active.upstream.label;
             let detail = std::error::Error::source(&error).map(|s| format!(": {s}"));

@@ -2,13 +2,19 @@
 
 use std::ops::Deref;
 
-use crate::settings::{BackendsSettings, ProxySettings, Settings};
+use crate::settings::{
+    BackendsSettings, BreakerSettings, HealthSettings, ProxySettings, Settings, TlsBackendSettings,
+};
 
 /// What holds for the exchanges of every region.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Bounds {
     pub proxy: ProxySettings,
     pub backends: BackendsSettings,
+    /// `[tls.backends]`.
+    pub tls: TlsBackendSettings,
+    pub health: HealthSettings,
+    pub breaker: BreakerSettings,
 }
 
 /// Most of it is section `[proxy]`.
@@ -22,7 +28,13 @@ impl Deref for Bounds {
 
 impl From<&Settings> for Bounds {
     fn from(settings: &Settings) -> Self {
-        Self { proxy: settings.proxy.clone(), backends: settings.backends.clone() }
+        Self {
+            proxy: settings.proxy.clone(),
+            backends: settings.backends.clone(),
+            tls: settings.tls.backends.clone(),
+            health: settings.health.clone(),
+            breaker: settings.breaker.clone(),
+        }
     }
 }
 

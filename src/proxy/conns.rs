@@ -1,4 +1,4 @@
-//! One worker's connections to the backends: idle ones last in, first out, and new ones.
+//! One worker's connections to the backends: idle ones last in, first out, shared ones of HTTP/2, and new ones.
 //!
 //! A connection is a pair: the sender, which is here or with an exchange, and a task that moves the
 //! bytes, which the tracker owns. Dropping the sender ends the task when it has nothing left to do.
@@ -8,39 +8,25 @@
 
 use std::collections::VecDeque;
 use std::collections::hash_map::Entry;
-use std::io;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
-use std::time::Duration;
 
+use http::uri::Scheme;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use rustc_hash::FxHashMap;
-use tokio::net::{TcpStream, lookup_host};
-use tokio::time::{Instant, timeout};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 
-use super::backends::{Address, Upstream};
+use super::backends::Upstream;
+use super::dial::{self, ConnectError, Http2, Offer, Sender, Turn};
 use super::upload::RequestBody;
 use crate::settings::ProxySettings;
 
-/// The half of a connection that takes requests.
-pub(super) type Sender = http1::SendRequest<RequestBody>;
-
-/// Why there is no new connection.
-#[derive(Debug, thiserror::Error)]
-pub(super) enum ConnectError {
-    #[error("not accepted within {0:?}")]
-    Timeout(Duration),
-    #[error(transparent)]
-    Io(#[from] io::Error),
-    #[error(transparent)]
-    Handshake(#[from] hyper::Error),
-}
-
 #[derive(Debug)]
 struct Idle {
-    sender: Sender,
+    sender: http1::SendRequest<RequestBody>,
     since: Instant,
 }
 
@@ -50,11 +36,14 @@ struct List {
     /// Gone when no table and no exchange names it any more; then the list goes, too.
     upstream: Weak<Upstream>,
     idle: VecDeque<Idle>,
+    /// Those that are shared, where the backend is one of HTTP/2.
+    http2: Option<Arc<Http2>>,
 }
 
 impl List {
     fn of(upstream: &Arc<Upstream>) -> Self {
-        Self { upstream: Arc::downgrade(upstream), idle: VecDeque::new() }
+        let http2 = upstream.identity.http2.then(Arc::default);
+        Self { upstream: Arc::downgrade(upstream), idle: VecDeque::new(), http2 }
     }
 }
 
@@ -81,10 +70,15 @@ impl Conns {
         self.lists.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The idle connection that was used last, if any can be used.
-    pub(super) fn take(&self, id: u64, bounds: &ProxySettings) -> Option<Sender> {
+    /// The idle connection that was used last, or a stream of one that is shared, if any can be used.
+    pub(super) fn take(&self, upstream: &Upstream, bounds: &ProxySettings) -> Option<Sender> {
         let mut lists = self.lists();
-        let list = &mut lists.get_mut(&id)?.idle;
+        let list = lists.get_mut(&upstream.id)?;
+        if let Some(stream) = list.http2.as_ref().and_then(|one| one.take(bounds.pool_idle_timeout))
+        {
+            return Some(Sender::Http2(stream));
+        }
+        let list = &mut list.idle;
         let now = Instant::now();
         let mut index = list.len();
         while index > 0 {
@@ -96,7 +90,7 @@ impl Conns {
                 return None;
             }
             if idle.sender.is_ready() {
-                return list.remove(index).map(|idle| idle.sender);
+                return list.remove(index).map(|idle| Sender::Http1(idle.sender));
             }
             if idle.sender.is_closed() {
                 list.remove(index);
@@ -109,14 +103,13 @@ impl Conns {
 
     /// Keeps a connection whose exchange is over.
     pub(super) fn put(&self, upstream: &Arc<Upstream>, sender: Sender, bounds: &ProxySettings) {
+        // A stream is given back by being dropped.
+        let Sender::Http1(sender) = sender else { return };
         if sender.is_closed() || self.tasks.is_closed() {
             return;
         }
         let mut lists = self.lists();
-        let list = match lists.entry(upstream.id) {
-            Entry::Occupied(list) => list.into_mut(),
-            Entry::Vacant(place) => place.insert(List::of(upstream)),
-        };
+        let list = list_of(&mut lists, upstream);
         let (list, max_idle) = (&mut list.idle, bounds.pool_max_idle.get());
         let now = Instant::now();
         while list.front().is_some_and(|oldest| now - oldest.since > bounds.pool_idle_timeout) {
@@ -132,16 +125,78 @@ impl Conns {
         }
     }
 
-    /// Opens a connection.
+    /// Opens a connection. A handshake's (`upgrade`) is of HTTP/1.1 and nobody else's.
     pub(super) async fn connect(
         &self,
-        upstream: &Upstream,
+        upstream: &Arc<Upstream>,
+        bounds: &ProxySettings,
+        upgrade: bool,
+    ) -> Result<Sender, ConnectError> {
+        if upstream.identity.http2 && !upgrade {
+            // Boxed, as TLS is: the future of an exchange should be no larger for what it seldom does.
+            return Box::pin(self.connect_http2(upstream, bounds)).await;
+        }
+        let stream = dial::tcp(&upstream.address, bounds.connect_timeout).await?;
+        match &upstream.tls {
+            None => self.http1(upstream, stream).await,
+            Some(tls) => {
+                Box::pin(async {
+                    let secured = tls.handshake(stream, Offer::Http1, bounds.tls_timeout).await?;
+                    self.http1(upstream, secured.0).await
+                })
+                .await
+            }
+        }
+    }
+
+    /// A connection to a backend of HTTP/2, or a stream of one that somebody else has opened meanwhile.
+    async fn connect_http2(
+        &self,
+        upstream: &Arc<Upstream>,
         bounds: &ProxySettings,
     ) -> Result<Sender, ConnectError> {
-        let limit = bounds.connect_timeout;
-        let stream = timeout(limit, dial(&upstream.address))
-            .await
-            .unwrap_or_else(|_| Err(ConnectError::Timeout(limit)))?;
+        let shared = list_of(&mut self.lists(), upstream).http2.clone().unwrap_or_default();
+        let turn = match shared.turn(bounds.pool_idle_timeout).await? {
+            Turn::Taken(stream) => return Ok(Sender::Http2(stream)),
+            Turn::Dial(turn) => turn,
+        };
+        let dialed = self.dial_http2(&shared, upstream, bounds).await;
+        match &dialed {
+            Ok(sender) => shared.learn(matches!(sender, Sender::Http2(_))),
+            Err(error) => shared.fail(error),
+        }
+        drop(turn);
+        dialed
+    }
+
+    async fn dial_http2(
+        &self,
+        shared: &Http2,
+        upstream: &Arc<Upstream>,
+        bounds: &ProxySettings,
+    ) -> Result<Sender, ConnectError> {
+        let stream = dial::tcp(&upstream.address, bounds.connect_timeout).await?;
+        let label = Arc::clone(&upstream.label);
+        let stream = match &upstream.tls {
+            None => shared.begin(TokioIo::new(stream), Scheme::HTTP, label, &self.tasks).await?,
+            Some(tls) => {
+                let secured = tls.handshake(stream, Offer::Http2, bounds.tls_timeout).await?;
+                let (stream, http2) = secured;
+                if !http2 {
+                    return self.http1(upstream, stream).await;
+                }
+                shared.begin(TokioIo::new(stream), Scheme::HTTPS, label, &self.tasks).await?
+            }
+        };
+        upstream.series.connects.inc();
+        Ok(Sender::Http2(stream))
+    }
+
+    /// Begins HTTP/1.1 on a stream.
+    async fn http1<T>(&self, upstream: &Upstream, stream: T) -> Result<Sender, ConnectError>
+    where
+        T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
         // A request is nearly always one small head, which a plain write sends for less than a list of one.
         let (sender, connection) =
             http1::Builder::new().writev(false).handshake(TokioIo::new(stream)).await?;
@@ -153,7 +208,7 @@ impl Conns {
                 tracing::debug!(target: "Proxy", "connection to {label} ended: {error}");
             }
         });
-        Ok(sender)
+        Ok(Sender::Http1(sender))
     }
 
     /// Closes what is idle and waits for what is not.
@@ -164,24 +219,9 @@ impl Conns {
     }
 }
 
-async fn dial(address: &Address) -> Result<TcpStream, ConnectError> {
-    let stream = match address {
-        Address::Ip(address) => TcpStream::connect(address).await?,
-        Address::Name(host, port) => {
-            let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
-            let mut connected = None;
-            for address in lookup_host((&**host, *port)).await? {
-                match TcpStream::connect(address).await {
-                    Ok(stream) => {
-                        connected = Some(stream);
-                        break;
-                    }
-                    Err(error) => last = error,
-                }
-            }
-            connected.ok_or(last)?
-        }
-    };
-    stream.set_nodelay(true)?;
-    Ok(stream)
+fn list_of<'a>(lists: &'a mut FxHashMap<u64, List>, upstream: &Arc<Upstream>) -> &'a mut List {
+    match lists.entry(upstream.id) {
+        Entry::Occupied(list) => list.into_mut(),
+        Entry::Vacant(place) => place.insert(List::of(upstream)),
+    }
 }

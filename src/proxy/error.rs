@@ -5,6 +5,7 @@
 
 use std::error::Error as _;
 
+use super::dial::TlsSetupError;
 use super::headers::FramingError;
 use super::upload::UploadError;
 
@@ -14,6 +15,9 @@ pub enum ForwardError {
     /// The region has no backend at all (503, with `Retry-After`).
     #[error("no backend of this region is available; try again later")]
     NoBackend,
+    /// As many tunnels are open as may be (503, with `Retry-After`).
+    #[error("this gateway has as many WebSockets open as it may; try again later")]
+    TooManyTunnels,
     /// All backends are at their bound, and it could not be waited for one, or not any longer (503, with
     /// `Retry-After`).
     #[error("every backend of this region is busy; try again later")]
@@ -21,6 +25,12 @@ pub enum ForwardError {
     /// No new tunnel is opened while the process goes down (503, with `Retry-After`).
     #[error("this gateway is draining; connect again")]
     Draining,
+    /// No backend finished the TLS handshake in time (504). Nothing was sent.
+    #[error("the backend did not finish the TLS handshake in time; try again later")]
+    TlsTimeout,
+    /// TLS with the backend failed: its certificate, most often (502). Nothing was sent.
+    #[error("TLS with the backend failed; try again later")]
+    Tls,
     /// Every backend refused, or its name has no address (502). Nothing was sent.
     #[error("the backend could not be reached; try again later")]
     Connect,
@@ -30,12 +40,18 @@ pub enum ForwardError {
     /// The backend closed the connection instead of answering (502). It may have seen the request.
     #[error("the backend closed the connection without an answer")]
     Reset,
+    /// The backend gave a stream of HTTP/2 back untouched (502; RFC 9113, 8.7). It has done nothing with the request.
+    #[error("the backend refused the request; try again later")]
+    Refused,
     /// What the backend answered is not HTTP, or says two things about its own length (502).
     #[error("the backend's answer is not valid HTTP")]
     Garbage,
     /// A 101 that nobody asked for, or to another protocol (502; RFC 9110, 15.2.2).
     #[error("the backend switched protocols without being asked")]
     UnaskedUpgrade,
+    /// A success that is no tunnel, to a client that could not tell the difference (502; RFC 8441, 5).
+    #[error("the backend did not open the WebSocket")]
+    NotSwitched,
     /// No response head in time (504).
     #[error("the backend did not answer in time")]
     HeadTimeout,
@@ -70,12 +86,18 @@ pub enum Fault {
 impl ForwardError {
     pub fn fault(self) -> Fault {
         match self {
-            Self::NoBackend | Self::Overloaded | Self::Draining => Fault::Gateway,
+            Self::NoBackend | Self::TooManyTunnels | Self::Overloaded | Self::Draining => {
+                Fault::Gateway
+            }
             Self::Connect
             | Self::ConnectTimeout
+            | Self::Tls
+            | Self::TlsTimeout
             | Self::Reset
+            | Self::Refused
             | Self::Garbage
             | Self::UnaskedUpgrade
+            | Self::NotSwitched
             | Self::HeadTimeout => Fault::Backend,
             Self::Framing(_)
             | Self::BadBody
@@ -91,10 +113,14 @@ impl ForwardError {
         matches!(
             self,
             Self::NoBackend
+                | Self::TooManyTunnels
                 | Self::Overloaded
                 | Self::Draining
                 | Self::Connect
                 | Self::ConnectTimeout
+                | Self::Tls
+                | Self::TlsTimeout
+                | Self::Refused
         )
     }
 
@@ -103,8 +129,10 @@ impl ForwardError {
         match self {
             Self::Connect => Some(Cause::Connect),
             Self::ConnectTimeout => Some(Cause::ConnectTimeout),
-            Self::Reset => Some(Cause::Reset),
-            Self::Garbage | Self::UnaskedUpgrade => Some(Cause::Garbage),
+            Self::Tls => Some(Cause::Tls),
+            Self::TlsTimeout => Some(Cause::TlsTimeout),
+            Self::Reset | Self::Refused => Some(Cause::Reset),
+            Self::Garbage | Self::UnaskedUpgrade | Self::NotSwitched => Some(Cause::Garbage),
             Self::HeadTimeout => Some(Cause::HeadTimeout),
             _ => None,
         }
@@ -120,8 +148,23 @@ impl ForwardError {
             }
             source = cause.source();
         }
-        if error.is_parse() { Self::Garbage } else { Self::Reset }
+        if error.is_parse() {
+            Self::Garbage
+        } else if is_unprocessed(error) {
+            Self::Refused
+        } else {
+            Self::Reset
+        }
     }
+}
+
+/// Whether the backend has said that it did nothing with the stream: it refused it, or its GOAWAY leaves it out, which
+/// is the only way in which that frame reaches a stream (RFC 9113, 6.8 and 8.7). hyper has no other way to tell than
+/// the words of its HTTP/2; a test holds them.
+fn is_unprocessed(error: &hyper::Error) -> bool {
+    let source = error.source().map(ToString::to_string).unwrap_or_default();
+    source.starts_with("stream error received: refused stream")
+        || source.starts_with("connection error received: ")
 }
 
 /// What went wrong with a backend; the closed set of the metric's label.
@@ -129,6 +172,8 @@ impl ForwardError {
 pub(super) enum Cause {
     Connect,
     ConnectTimeout,
+    Tls,
+    TlsTimeout,
     Reset,
     Garbage,
     HeadTimeout,
@@ -139,9 +184,11 @@ pub(super) enum Cause {
 }
 
 impl Cause {
-    pub(super) const ALL: [Self; 7] = [
+    pub(super) const ALL: [Self; 9] = [
         Self::Connect,
         Self::ConnectTimeout,
+        Self::Tls,
+        Self::TlsTimeout,
         Self::Reset,
         Self::Garbage,
         Self::HeadTimeout,
@@ -149,10 +196,17 @@ impl Cause {
         Self::Stalled,
     ];
 
+    /// Whether there was no connection, so that nothing of the backend is there.
+    pub(super) fn is_unreachable(self) -> bool {
+        matches!(self, Self::Connect | Self::ConnectTimeout)
+    }
+
     pub(super) fn label(self) -> &'static str {
         match self {
             Self::Connect => "connect",
             Self::ConnectTimeout => "connect_timeout",
+            Self::Tls => "tls",
+            Self::TlsTimeout => "tls_timeout",
             Self::Reset => "reset",
             Self::Garbage => "garbage",
             Self::HeadTimeout => "head_timeout",
@@ -165,7 +219,11 @@ impl Cause {
 /// Why the regions of the settings cannot be served.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SetupError {
-    #[error("region {region}: {url:?} is not a backend; write it like http://host:port")]
+    #[error("[tls.backends] {0}")]
+    Tls(#[from] TlsSetupError),
+    #[error(
+        "region {region}: {url:?} is not a backend; write it like http://host:port or https://host:port"
+    )]
     Url { region: String, url: String },
     #[error("region {region} has more than {limit} backends")]
     TooManyBackends { region: String, limit: usize },

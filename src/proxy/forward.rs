@@ -20,7 +20,8 @@ use tokio::time::{Instant, timeout_at};
 
 use super::backends::{Active, Group, NoBackend, Tried};
 use super::body::{Body, Lease};
-use super::conns::{ConnectError, Conns, Sender};
+use super::conns::Conns;
+use super::dial::{ConnectError, Sender};
 use super::error::{Fault, ForwardError};
 use super::upload::{RequestBody, Upload};
 use super::{Caller, Proxy, Region, Report, headers};
@@ -34,6 +35,8 @@ pub(super) struct Terms {
     pub(super) replayable: bool,
     /// No kept connection is used.
     pub(super) fresh: bool,
+    /// It is a handshake: its connection must be HTTP/1.1.
+    pub(super) upgrade: bool,
     /// What the request has in common with those that belong to the same backend.
     pub(super) key: Option<u64>,
 }
@@ -92,7 +95,8 @@ impl Proxy {
             });
         }
         let first_byte_timeout = settings.first_byte_timeout;
-        let terms = Terms { first_byte_timeout, upload, replayable, fresh: false, key };
+        let terms =
+            Terms { first_byte_timeout, upload, replayable, fresh: false, upgrade: false, key };
         let exchange = self.exchange(region, group, request, &terms, report).await?;
         if exchange.response.status() == StatusCode::SWITCHING_PROTOCOLS {
             return Err(refused(&exchange.active, ForwardError::UnaskedUpgrade, "101 unasked"));
@@ -189,22 +193,28 @@ async fn attempt(
     unsent: &mut Option<Request<RequestBody>>,
     terms: &Terms,
 ) -> Result<(Response<Incoming>, Sender), ForwardError> {
-    let kept = if terms.fresh { None } else { conns.take(active.upstream.id, bounds) };
+    let kept = if terms.fresh { None } else { conns.take(&active.upstream, bounds) };
     if let Some(sender) = kept {
         active.upstream.series.reuses.inc();
-        let spare = unsent.as_ref().filter(|_| terms.replayable).map(copy);
+        // Of a stream a backend may say that it has done nothing with it.
+        let may_be_refused = terms.upload.is_none() && matches!(sender, Sender::Http2(_));
+        let copied = terms.replayable || may_be_refused;
+        let spare = unsent.as_ref().filter(|_| copied).map(copy);
         match send(sender, active, unsent, terms).await {
-            Err(ForwardError::Reset) if unsent.is_some() => {}
-            Err(ForwardError::Reset) if spare.is_some() => *unsent = spare,
+            Err(ForwardError::Reset | ForwardError::Refused) if unsent.is_some() => {}
+            Err(ForwardError::Refused) if spare.is_some() => *unsent = spare,
+            Err(ForwardError::Reset) if terms.replayable => *unsent = spare,
             Err(error) => return Err(refused(active, error, "on a kept connection")),
             answered => return answered,
         }
     }
-    let sender = match conns.connect(&active.upstream, bounds).await {
+    let sender = match conns.connect(&active.upstream, bounds, terms.upgrade).await {
         Ok(sender) => sender,
         Err(detail) => {
             let error = match detail {
                 ConnectError::Timeout(_) => ForwardError::ConnectTimeout,
+                ConnectError::TlsTimeout(_) => ForwardError::TlsTimeout,
+                ConnectError::Tls(_) => ForwardError::Tls,
                 ConnectError::Io(_) | ConnectError::Handshake(_) => ForwardError::Connect,
             };
             return Err(refused(active, error, detail));
@@ -241,7 +251,9 @@ async fn send(
             let cause = std::error::Error::source(&error).map(ToString::to_string);
             let backend = &*active.upstream.label;
             tracing::debug!(target: "Proxy", backend, cause, "{error}");
-            Err(ForwardError::of_exchange(&error))
+            // HTTP/2 keeps to itself why a body broke off.
+            let verdict = terms.upload.as_ref().and_then(|upload| upload.verdict());
+            Err(verdict.unwrap_or_else(|| ForwardError::of_exchange(&error)))
         }
         None => Err(ForwardError::HeadTimeout),
     }

@@ -14,6 +14,7 @@ use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 
 use super::backends::{QueueFamilies, QueueSeries};
 use super::error::Cause;
+use super::health::HealthFamilies;
 use crate::observability::Registry;
 use crate::settings::RegionName;
 
@@ -37,6 +38,7 @@ pub(super) struct Families {
     reuses: Family<ByRegion, Counter>,
     errors: Family<ByCause, Counter>,
     queue: QueueFamilies,
+    pub(super) health: HealthFamilies,
 }
 
 impl Families {
@@ -52,6 +54,7 @@ impl Families {
             reuses: Family::default(),
             errors: Family::default(),
             queue: QueueFamilies::register(registry),
+            health: HealthFamilies::register(registry),
         };
         registry.register("http_requests", "Finished requests", families.requests.clone());
         registry.register(

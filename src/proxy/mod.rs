@@ -2,21 +2,21 @@
 //!
 //! Walk: `edge` asks [`Proxy::route`] for the region (`route`), then calls [`Proxy::forward`]: `headers`
 //! and `forwarded` make the client's headers the backend's, `backends` has one of them,
-//! `conns` has a connection to it, `forward` sends and waits for the head, `upload` and `body` carry
+//! `conns` has a connection to it or `dial`s a new one, `forward` sends and waits for the head, `upload` and `body` carry
 //! the bodies. A WebSocket goes through `upgrade` instead and ends up in a `tunnel`.
 //!
 //! Invariants: bodies are streamed and never held; what may have been seen by a backend is repeated
 //! only where that is harmless; every count and connection hangs on a guard, so that a client that
 //! leaves gives all of it back.
 //!
-//! Absent on purpose: status codes and error answers, listeners, access lines (all `edge`'s); active
-//! health checks, HTTP/2, and TLS to backends.
+//! Absent on purpose: status codes and error answers, listeners, access lines (all `edge`'s).
 
 mod arrival;
 mod backends;
 mod body;
 mod bounds;
 mod conns;
+mod dial;
 mod error;
 mod forward;
 mod forwarded;
@@ -47,9 +47,11 @@ use self::backends::Group;
 pub use self::body::{Body, BodyError};
 pub use self::bounds::Bounds;
 use self::conns::Conns;
+pub use self::dial::TlsSetupError;
 pub use self::error::{Fault, ForwardError, SetupError};
 pub use self::forwarded::client_address;
 pub use self::headers::{FramingError, check_framing};
+pub use self::health::{HealthSnapshot, MarkSnapshot, ProbeSnapshot};
 use self::region::Region;
 pub use self::region::{RegionRef, RegionSnapshot};
 pub use self::report::Report;

@@ -9,7 +9,9 @@ use http::HeaderValue;
 
 use super::backends::{BackendSnapshot, Clock, Ground, Group, Upstream};
 use super::bounds::Bounds;
+use super::dial::BackendTls;
 use super::error::SetupError;
+use super::health::Rules;
 use super::metrics::{Families, RegionSeries};
 use crate::settings::{BackendSettings, HubPlace, RegionName, RegionSettings};
 
@@ -26,6 +28,8 @@ pub(super) struct Region {
     pub(super) settings: RegionSettings,
     /// The bounds of its exchanges.
     pub(super) bounds: Arc<Bounds>,
+    /// What the health of its backends is judged by.
+    rules: Arc<Rules>,
     pub(super) series: Arc<RegionSeries>,
 }
 
@@ -38,32 +42,40 @@ impl Region {
         bounds: &Arc<Bounds>,
         previous: Option<&Arc<Self>>,
         (families, clock): (&Families, Clock),
+        tls: Option<&Arc<BackendTls>>,
     ) -> Result<Arc<Self>, SetupError> {
         if let Some(previous) = previous
             && previous.settings == settings
             && *previous.bounds == **bounds
+            && previous.upstreams().all(|one| one.has_tls(tls))
         {
             return Ok(Arc::clone(previous));
         }
         let series = previous
             .map_or_else(|| Arc::new(families.of(name)), |previous| Arc::clone(&previous.series));
         let fail_timeout = bounds.fail_timeout;
-        let ground = Ground {
-            region: name.as_str(),
-            series: &series,
-            clock,
-            fail_timeout,
-            settings: &bounds.backends,
-            balance: settings.balance,
-            hash_by: &settings.hash_by,
-        };
-        let group = |backends: &[BackendSettings], previous: Option<&Arc<Group>>| {
+        let rules = Rules::new(&bounds.health, &settings.health, &bounds.breaker, fail_timeout);
+        let (rules, of_hub) = (Arc::new(rules), Arc::new(Rules::of_hub(fail_timeout)));
+        let group = |backends: &[BackendSettings], rules, previous: Option<&Arc<Group>>| {
+            let ground = Ground {
+                region: name.as_str(),
+                series: &series,
+                clock,
+                families: &families.health,
+                rules,
+                settings: &bounds.backends,
+                balance: settings.balance,
+                hash_by: &settings.hash_by,
+                tls,
+            };
             Group::new(backends, previous.map(|group| &**group), &ground).map(Arc::new)
         };
-        let backends = group(&settings.backends, previous.map(|region| &region.backends))?;
+        let known = previous.map(|region| &region.backends);
+        let backends = group(&settings.backends, &rules, known)?;
         let hub = settings.hub.as_ref().and_then(hub_url);
         let known = previous.and_then(|region| region.hub.as_ref());
-        let hub = hub.map(|url| group(&[BackendSettings::primary(url)], known)).transpose()?;
+        let hub =
+            hub.map(|url| group(&[BackendSettings::primary(url)], &of_hub, known)).transpose()?;
         Ok(Arc::new(Self {
             name: name.clone(),
             header: HeaderValue::from_str(name.as_str())
@@ -72,6 +84,7 @@ impl Region {
             hub,
             settings,
             bounds: Arc::clone(bounds),
+            rules,
             series,
         }))
     }
@@ -80,6 +93,13 @@ impl Region {
     pub(super) fn upstreams(&self) -> impl Iterator<Item = &Arc<Upstream>> {
         let groups = std::iter::once(&self.backends).chain(&self.hub);
         groups.flat_map(|group| &group.members).map(|member| &member.upstream)
+    }
+
+    /// Has its backends judged by its rules, now that its table is the one in place.
+    pub(super) fn take_charge(&self) {
+        for member in &self.backends.members {
+            member.upstream.health.adopt(&self.rules);
+        }
     }
 
     pub(super) fn has(&self, upstream: &Arc<Upstream>) -> bool {
@@ -137,7 +157,7 @@ pub struct RegionSnapshot {
 }
 
 /// Where a hub is reached: its URL, or the port it is bound to here.
-fn hub_url(hub: &HubPlace) -> Option<String> {
+pub(super) fn hub_url(hub: &HubPlace) -> Option<String> {
     let local = || {
         // Port 0 is chosen later, by the system: nobody can be sent there.
         let port = hub.port.filter(|port| *port != 0)?;

@@ -8,13 +8,16 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use arc_swap::{ArcSwap, Guard};
+use tokio_util::sync::CancellationToken;
 
 use super::backends::{BackendCollector, Clock, Upstream};
 use super::bounds::Bounds;
 use super::error::SetupError;
+use super::health;
 use super::metrics::{Families, RequestSeries};
 use super::region::{RegionRef, RegionSnapshot};
 use super::table::{Plan, Table};
+use super::tunnel::Tunnels;
 use crate::observability::Registry;
 use crate::settings::{BackendSettings, RegionName, RegionSettings};
 use crate::shutdown::Drain;
@@ -29,6 +32,7 @@ pub struct Shared {
     none: RequestSeries,
     clock: Clock,
     pub(super) drain: Drain,
+    pub(super) tunnels: Arc<Tunnels>,
 }
 
 impl Shared {
@@ -54,7 +58,8 @@ impl Shared {
         let table = Table::build(&plan, None, &families, clock)?;
         let none = families.of_none();
         let (table, plan) = (ArcSwap::from_pointee(table), Mutex::new(plan));
-        let shared = Arc::new(Self { table, plan, families, none, clock, drain });
+        let tunnels = Arc::default();
+        let shared = Arc::new(Self { table, plan, families, none, clock, drain, tunnels });
         registry.register_collector(Box::new(BackendCollector(Arc::downgrade(&shared))));
         Ok(shared)
     }
@@ -85,6 +90,11 @@ impl Shared {
         Ok(())
     }
 
+    /// Probes the backends and has time pass for their marks, until `stop`. One task of the process runs this.
+    pub async fn watch_health(&self, stop: CancellationToken) {
+        health::watch(self, stop).await;
+    }
+
     fn plan(&self) -> MutexGuard<'_, Plan> {
         self.plan.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -95,6 +105,7 @@ impl Shared {
         let next = Table::build(plan, Some(&previous), &self.families, self.clock)?;
         self.table.store(Arc::new(next));
         let next = self.table.load();
+        next.regions.iter().for_each(|region| region.take_charge());
         for region in &previous.regions {
             let kept = next.region(region.name.as_str());
             if kept.is_none() {
@@ -266,8 +277,8 @@ mod tests {
 
     #[test]
     fn what_cannot_be_served_is_said_at_the_start() {
-        let url = build(&[("1", &["https://a"])], None).unwrap_err();
-        let expected = "region 1: \"https://a\" is not a backend; write it like http://host:port";
+        let url = build(&[("1", &["ftp://a"])], None).unwrap_err();
+        let expected = "region 1: \"ftp://a\" is not a backend; write it like http://host:port or https://host:port";
         assert_eq!(url.to_string(), expected);
         let many = ["http://127.0.0.1:1"; 65];
         assert!(matches!(

@@ -5,8 +5,9 @@ use std::sync::Arc;
 
 use rustc_hash::FxHashMap;
 
-use super::backends::Clock;
+use super::backends::{Clock, is_https};
 use super::bounds::Bounds;
+use super::dial::BackendTls;
 use super::error::SetupError;
 use super::metrics::Families;
 use super::region::Region;
@@ -29,6 +30,18 @@ pub(super) struct Table {
     pub(super) names: Arc<[RegionName]>,
     by_name: FxHashMap<RegionName, Arc<Region>>,
     pub(super) default: Option<Arc<Region>>,
+    /// Where some backend needs it.
+    tls: Option<Arc<BackendTls>>,
+}
+
+impl Plan {
+    /// Whether any backend or hub is reached by TLS.
+    fn needs_tls(&self) -> bool {
+        let joined = self.joined.iter().map(|(_, backend)| backend);
+        let mut backends = self.regions.values().flat_map(|region| &region.backends).chain(joined);
+        let mut hubs = self.regions.values().filter_map(|region| region.hub.as_ref()?.url.as_ref());
+        backends.any(|backend| is_https(&backend.url)) || hubs.any(|url| is_https(url))
+    }
 }
 
 impl Table {
@@ -39,12 +52,15 @@ impl Table {
         families: &Families,
         clock: Clock,
     ) -> Result<Self, SetupError> {
+        let known = previous.and_then(|table| table.tls.as_ref());
+        let tls =
+            plan.needs_tls().then(|| BackendTls::load(&plan.bounds.tls, known)).transpose()?;
         let region = |(name, settings): (&RegionName, &RegionSettings)| {
             let mut settings = settings.clone();
             let joined = plan.joined.iter().filter(|(region, _)| region == name);
             settings.backends.extend(joined.map(|(_, backend)| backend.clone()));
             let previous = previous.and_then(|table| table.by_name.get(name));
-            Region::build(name, settings, &plan.bounds, previous, (families, clock))
+            Region::build(name, settings, &plan.bounds, previous, (families, clock), tls.as_ref())
         };
         let regions = plan.regions.iter().map(region).collect::<Result<Box<[_]>, _>>()?;
         let by_name: FxHashMap<_, _> =
@@ -57,7 +73,7 @@ impl Table {
             None => None,
         };
         let names = regions.iter().map(|region| region.name.clone()).collect();
-        Ok(Self { regions, names, by_name, default })
+        Ok(Self { regions, names, by_name, default, tls })
     }
 
     pub(super) fn region(&self, name: &str) -> Option<&Arc<Region>> {

@@ -1,32 +1,59 @@
-//! Bytes both ways between a client and a backend after an upgrade, until one of them is done.
+//! Bytes both ways between a client and a backend after an upgrade, until one of them is done, or the tunnel's turn
+//! to leave comes.
 //!
-//! An idle tunnel holds no buffer: what is read stands on the stack until it is written, and only what
-//! the slower side did not take yet is kept, at most one read in each direction.
+//! Walk: `owner` holds a tunnel and knows its turn; [`run`] joins its two directions, each of which `way` moves and
+//! `frames` follows. An idle tunnel holds no buffer.
 //!
 //! A side that closes its half lets the other finish what it has to say, but not for ever.
+//!
+//! At its turn a tunnel says goodbye as a WebSocket does (RFC 6455, 7): the client gets a Close 1012 between two
+//! frames; everything that it says until it has answered still reaches the backend, which then gets a Close 1012 in
+//! place of the client's; its answer ends the tunnel. Each step is bounded: a client that does not answer is not
+//! waited for, a frame that does not end is cut. Bytes that are no frames are cut at once, for nothing can be put
+//! between them.
+
+mod frames;
+mod owner;
+#[cfg(test)]
+mod tests;
+mod way;
 
 use std::future::poll_fn;
-use std::mem::MaybeUninit;
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::time::{Instant, Sleep, sleep_until};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
+use tokio::time::{Instant, Sleep, sleep_until, timeout};
 
-/// Bytes of one read; also the most that is kept for a slow side.
-const CHUNK: usize = 8 * 1024;
+use self::frames::Writer;
+pub(super) use self::owner::{Count, Tunnel, Tunnels};
+use self::way::{Broken, Farewell, Way};
+
+/// The code of a Close that asks to connect anew (the registry of RFC 6455, 11.7).
+const SERVICE_RESTART: u16 = 1012;
 
 /// How long nothing may move once a side has closed its half.
 const FIN_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Who ended a tunnel.
+/// How long a client may take to answer our Close before the backend is told without it.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// How long the whole goodbye may take.
+const GOODBYE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Who ended a tunnel, or what.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum EndedBy {
     Client,
     Backend,
     Idle,
+    /// The process goes down.
     Drain,
+    /// An operator takes the backend out.
+    BackendDrain,
+    /// It was as old as a tunnel may become.
+    Age,
 }
 
 impl EndedBy {
@@ -36,161 +63,193 @@ impl EndedBy {
             Self::Backend => "backend",
             Self::Idle => "idle",
             Self::Drain => "drain",
+            Self::BackendDrain => "backend_drain",
+            Self::Age => "age",
         }
     }
 }
 
-/// Bytes that went each way.
+/// What went each way.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Moved {
-    /// From the client to the backend.
+pub(super) struct Tally {
+    /// Bytes from the client.
     pub(super) up: u64,
     pub(super) down: u64,
+    /// Frames from the client, as far as there were any.
+    pub(super) frames_up: u64,
+    pub(super) frames_down: u64,
+    /// The code of the first Close, whoever sent it.
+    pub(super) close: Option<u16>,
 }
 
-/// Which end of a way failed.
-enum Broken {
-    From,
-    To,
+/// Both directions.
+struct Ways {
+    up: Way,
+    down: Way,
+    /// Who was the first to end it.
+    first: Option<EndedBy>,
 }
 
-/// One direction.
-#[derive(Default)]
-struct Way {
-    /// What was read and not yet written.
-    kept: Vec<u8>,
-    written: usize,
-    unflushed: bool,
-    eof: bool,
-    done: bool,
-    moved: u64,
-}
-
-impl Way {
-    /// Moves what can be moved; ready when the sender is done and the receiver knows.
-    fn poll<R, W>(
-        &mut self,
-        from: &mut R,
-        to: &mut W,
-        cx: &mut Context<'_>,
-    ) -> Poll<Result<(), Broken>>
-    where
-        R: AsyncRead + Unpin,
-        W: AsyncWrite + Unpin,
-    {
-        while !self.done {
-            ready!(self.poll_kept(to, cx))?;
-            if self.eof {
-                // A receiver that is gone already needs no telling.
-                drop(ready!(Pin::new(&mut *to).poll_shutdown(cx)));
-                self.done = true;
-                break;
-            }
-            let mut space = [const { MaybeUninit::uninit() }; CHUNK];
-            let mut read = ReadBuf::uninit(&mut space);
-            match Pin::new(&mut *from).poll_read(cx, &mut read) {
-                Poll::Ready(Ok(())) if read.filled().is_empty() => self.eof = true,
-                Poll::Ready(Ok(())) => {
-                    self.moved += u64::try_from(read.filled().len()).unwrap_or(u64::MAX);
-                    self.write(read.filled(), to, cx)?;
-                }
-                Poll::Ready(Err(_)) => return Poll::Ready(Err(Broken::From)),
-                Poll::Pending => {
-                    if self.unflushed {
-                        let flushed = ready!(Pin::new(&mut *to).poll_flush(cx));
-                        if flushed.is_err() {
-                            return Poll::Ready(Err(Broken::To));
-                        }
-                        self.unflushed = false;
-                    }
-                    return Poll::Pending;
-                }
-            }
-        }
-        Poll::Ready(Ok(()))
+impl Ways {
+    fn new() -> Self {
+        Self { up: Way::new(Writer::Client), down: Way::new(Writer::Server), first: None }
     }
 
-    /// Writes what was kept, and lets its memory go.
-    fn poll_kept<W>(&mut self, to: &mut W, cx: &mut Context<'_>) -> Poll<Result<(), Broken>>
+    /// Moves what can be moved; ready when there is nothing more to come.
+    fn poll<C, B>(&mut self, client: &mut C, backend: &mut B, cx: &mut Context<'_>) -> Poll<EndedBy>
     where
-        W: AsyncWrite + Unpin,
+        C: AsyncRead + AsyncWrite + Unpin,
+        B: AsyncRead + AsyncWrite + Unpin,
     {
-        while let Some(rest) = self.kept.get(self.written..).filter(|rest| !rest.is_empty()) {
-            match ready!(Pin::new(&mut *to).poll_write(cx, rest)) {
-                Ok(0) | Err(_) => return Poll::Ready(Err(Broken::To)),
-                Ok(count) => self.written += count,
+        let sent = self.up.poll(client, backend, cx);
+        let received = self.down.poll(backend, client, cx);
+        let ended = match (sent, received) {
+            (Poll::Ready(Err(Broken::To)), _) | (_, Poll::Ready(Err(Broken::From))) => {
+                EndedBy::Backend
             }
-        }
-        if !self.kept.is_empty() {
-            self.kept = Vec::new();
-            self.written = 0;
-        }
-        Poll::Ready(Ok(()))
+            (Poll::Ready(Err(Broken::From)), _)
+            | (_, Poll::Ready(Err(Broken::To)))
+            | (Poll::Ready(Ok(())), Poll::Ready(Ok(()))) => EndedBy::Client,
+            _ => return Poll::Pending,
+        };
+        Poll::Ready(self.first.unwrap_or(ended))
     }
 
-    /// Writes what was just read; what is not taken at once is kept.
-    fn write<W>(&mut self, mut data: &[u8], to: &mut W, cx: &mut Context<'_>) -> Result<(), Broken>
-    where
-        W: AsyncWrite + Unpin,
-    {
-        self.unflushed = true;
-        while !data.is_empty() {
-            match Pin::new(&mut *to).poll_write(cx, data) {
-                Poll::Ready(Ok(0) | Err(_)) => return Err(Broken::To),
-                Poll::Ready(Ok(count)) => data = data.get(count..).unwrap_or_default(),
-                Poll::Pending => {
-                    self.kept.extend_from_slice(data);
-                    break;
-                }
+    /// Writes down what has moved; whether anything has since the last time.
+    fn note(&mut self, tally: &mut Tally) -> bool {
+        let moved = (tally.up, tally.down) != (self.up.moved, self.down.moved);
+        if moved {
+            (tally.up, tally.down) = (self.up.moved, self.down.moved);
+            tally.frames_up = self.up.frames.count();
+            tally.frames_down = self.down.frames.count();
+        }
+        if self.first.is_none() {
+            let up = self.up.frames.closed().map(|code| (EndedBy::Client, code));
+            let down = || self.down.frames.closed().map(|code| (EndedBy::Backend, code));
+            if let Some((by, code)) = up.or_else(down) {
+                (self.first, tally.close) = (Some(by), Some(code));
+            } else if self.up.done || self.down.done {
+                self.first = Some(if self.up.done { EndedBy::Client } else { EndedBy::Backend });
             }
         }
-        Ok(())
+        moved
+    }
+
+    fn halves_done(&self) -> bool {
+        self.up.done || self.down.done
+    }
+
+    /// Begins the goodbye; false where nothing can be said.
+    fn leave(&mut self, tally: &mut Tally) -> bool {
+        if self.up.frames.is_broken() || self.down.frames.is_broken() {
+            return false;
+        }
+        // Where the ends are closing already, nothing is to be added but the bound.
+        let closing = self.up.frames.is_closing() || self.down.frames.is_closing();
+        if !closing && !self.halves_done() {
+            (self.down.farewell, self.up.farewell) = (Farewell::Next, Farewell::InPlace);
+            tally.close = Some(SERVICE_RESTART);
+        }
+        true
+    }
+
+    /// The client did not answer: the backend is told without it.
+    fn give_client_up(&mut self) {
+        if self.up.farewell == Farewell::InPlace {
+            self.up.farewell = Farewell::Next;
+        }
     }
 }
 
-/// Moves bytes both ways until both sides are done, one breaks, or nothing moves for `idle_timeout`.
-/// `moved` is kept up to date, so that it stands when the caller gives up on its own.
+/// Moves bytes both ways until both sides are done, one breaks, nothing moves for `idle_timeout`, or `turn` ends and
+/// the goodbye is said. `tally` is kept up to date, so that it stands when the caller gives up on its own.
 pub(super) async fn run<C, B>(
     client: &mut C,
     backend: &mut B,
     idle_timeout: Duration,
-    moved: &mut Moved,
+    turn: impl Future<Output = EndedBy>,
+    tally: &mut Tally,
 ) -> EndedBy
 where
     C: AsyncRead + AsyncWrite + Unpin,
     B: AsyncRead + AsyncWrite + Unpin,
 {
-    let (mut up, mut down) = (Way::default(), Way::default());
-    let mut first = None;
+    let mut ways = Ways::new();
     let mut idle = Idle { limit: idle_timeout, last: Instant::now() };
+    let mut half_closed = false;
     let mut sleep = pin!(sleep_until(idle.last + idle.limit));
-    poll_fn(|cx| {
-        let sent = up.poll(client, backend, cx);
-        let received = down.poll(backend, client, cx);
-        let now = Moved { up: up.moved, down: down.moved };
-        let halves = u8::from(up.done) + u8::from(down.done);
-        if now != *moved {
-            *moved = now;
+    let mut turn = pin!(turn);
+    let ended = poll_fn(|cx| {
+        let ended = ways.poll(client, backend, cx);
+        if ways.note(tally) {
             idle.last = Instant::now();
         }
-        if first.is_none() && halves > 0 {
-            first = Some(if up.done { EndedBy::Client } else { EndedBy::Backend });
+        if ways.halves_done() && !half_closed {
+            half_closed = true;
             idle = Idle { limit: idle.limit.min(FIN_TIMEOUT), last: Instant::now() };
             sleep.as_mut().reset(idle.last + idle.limit);
         }
-        match (sent, received) {
-            (Poll::Ready(Err(Broken::To)), _) | (_, Poll::Ready(Err(Broken::From))) => {
-                Poll::Ready(first.unwrap_or(EndedBy::Backend))
+        if let Poll::Ready(by) = ended {
+            return Poll::Ready(Step::Ended(ways.first.unwrap_or(by)));
+        }
+        if idle.poll(sleep.as_mut(), cx).is_ready() {
+            return Poll::Ready(Step::Ended(ways.first.unwrap_or(EndedBy::Idle)));
+        }
+        turn.as_mut().poll(cx).map(Step::Leave)
+    })
+    .await;
+    let why = match ended {
+        Step::Ended(by) => return by,
+        Step::Leave(why) => ways.first.unwrap_or(why),
+    };
+    if ways.leave(tally) {
+        // Boxed: a tunnel should be no larger all its life for its last moments.
+        Box::pin(goodbye(&mut ways, client, backend, sleep, tally)).await;
+    }
+    why
+}
+
+enum Step {
+    Ended(EndedBy),
+    Leave(EndedBy),
+}
+
+/// From the turn to the end of both, within the bound.
+async fn goodbye<C, B>(
+    ways: &mut Ways,
+    client: &mut C,
+    backend: &mut B,
+    mut sleep: Pin<&mut Sleep>,
+    tally: &mut Tally,
+) where
+    C: AsyncRead + AsyncWrite + Unpin,
+    B: AsyncRead + AsyncWrite + Unpin,
+{
+    let began = Instant::now();
+    let close = tally.close;
+    sleep.as_mut().reset(began + ANSWER_TIMEOUT);
+    let mut given_up = false;
+    poll_fn(|cx| {
+        loop {
+            let ended = ways.poll(client, backend, cx);
+            ways.note(tally);
+            tally.close = close.or(tally.close);
+            if ended.is_ready() || (given_up && ways.down.done) {
+                return Poll::Ready(());
             }
-            (Poll::Ready(Err(Broken::From)), _)
-            | (_, Poll::Ready(Err(Broken::To)))
-            | (Poll::Ready(Ok(())), Poll::Ready(Ok(()))) => {
-                Poll::Ready(first.unwrap_or(EndedBy::Client))
+            ready!(sleep.as_mut().poll(cx));
+            if given_up {
+                return Poll::Ready(());
             }
-            _ => idle.poll(sleep.as_mut(), cx).map(|()| first.unwrap_or(EndedBy::Idle)),
+            given_up = true;
+            ways.give_client_up();
+            sleep.as_mut().reset(began + GOODBYE_TIMEOUT);
         }
     })
-    .await
+    .await;
+    // Told to both in order, where they still listen: TLS and HTTP/2 have an end of their own.
+    let both = async { tokio::join!(client.shutdown(), backend.shutdown()) };
+    drop(timeout(Duration::from_millis(100), both).await);
 }
 
 struct Idle {
@@ -211,6 +270,3 @@ impl Idle {
         }
     }
 }
-
-#[cfg(test)]
-mod tests;

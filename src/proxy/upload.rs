@@ -9,8 +9,8 @@
 
 use std::io;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -81,6 +81,8 @@ pub(super) struct Upload {
     /// Whether the client may send: see the header of this file.
     gate: AtomicU8,
     waker: AtomicWaker,
+    /// Why it ended early, where it did.
+    verdict: OnceLock<ForwardError>,
     /// What the connection knows, too.
     arrival: Arc<Arrival>,
 }
@@ -95,6 +97,7 @@ impl Upload {
             wants_client: AtomicBool::new(expects),
             gate: AtomicU8::new(if expects { WAITING } else { OPEN }),
             waker: AtomicWaker::new(),
+            verdict: OnceLock::new(),
             arrival: Arc::clone(arrival),
         }
     }
@@ -131,6 +134,17 @@ impl Upload {
         let moved = Duration::from_millis(self.moved.load(Ordering::Relaxed));
         let deadline = self.started + moved + limit;
         (deadline > now).then_some(deadline)
+    }
+
+    /// Why it ended early, where it did: the client's doing, whatever becomes of the exchange.
+    pub(super) fn verdict(&self) -> Option<ForwardError> {
+        self.verdict.get().copied()
+    }
+
+    fn fail(&self, error: UploadError) -> UploadError {
+        // Only the first word counts.
+        self.verdict.get_or_init(|| error.verdict());
+        error
     }
 
     fn note(&self, wants_client: bool, done: bool) {
@@ -235,15 +249,18 @@ impl http_body::Body for RequestBody {
         let this = self.get_mut();
         let Some((body, upload)) = &mut this.inner else { return Poll::Ready(None) };
         if let Err(refused) = ready!(poll_gate(upload, &mut this.patience, cx)) {
-            return Poll::Ready(Some(Err(refused)));
+            return Poll::Ready(Some(Err(upload.fail(refused))));
         }
         match Pin::new(&mut *body).poll_frame(cx) {
             Poll::Ready(Some(Ok(frame))) => {
                 this.idle.moved();
                 upload.note(false, frame.is_trailers() || body.is_end_stream());
-                Poll::Ready(Some(this.checked(frame)))
+                let upload = Arc::clone(upload);
+                Poll::Ready(Some(this.checked(frame).map_err(|error| upload.fail(error))))
             }
-            Poll::Ready(Some(Err(error))) => Poll::Ready(Some(Err(UploadError::Client(error)))),
+            Poll::Ready(Some(Err(error))) => {
+                Poll::Ready(Some(Err(upload.fail(UploadError::Client(error)))))
+            }
             Poll::Ready(None) => {
                 upload.note(false, true);
                 Poll::Ready(None)
@@ -252,7 +269,7 @@ impl http_body::Body for RequestBody {
                 upload.wants_client.store(true, Ordering::Relaxed);
                 upload.arrival.starve(cx.waker());
                 ready!(this.idle.poll_expired(cx));
-                Poll::Ready(Some(Err(UploadError::Stalled)))
+                Poll::Ready(Some(Err(upload.fail(UploadError::Stalled))))
             }
         }
     }

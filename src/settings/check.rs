@@ -1,5 +1,7 @@
 //! Contradictions: what two values can get wrong that are each good alone.
 
+mod health;
+
 use std::net::{IpAddr, Ipv4Addr};
 use std::num::NonZeroUsize;
 use std::time::Duration;
@@ -46,6 +48,8 @@ pub(super) fn contradictions(
     check.demo();
     check.listeners(parts);
     check.own_paths();
+    check.tls_backends();
+    check.health();
     check.mounts();
     check.limits();
     check.rules();
@@ -212,6 +216,14 @@ impl Check<'_> {
                     self.say(&[key, other_key], message);
                 }
             }
+        }
+    }
+
+    fn tls_backends(&mut self) {
+        let tls = &self.settings.tls.backends;
+        if tls.cert.is_some() != tls.key.is_some() {
+            let message = "a certificate and its key go together; set both cert and key";
+            self.say(&["tls.backends.cert", "tls.backends.key"], message.to_owned());
         }
     }
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use toml::Value;
 
-use super::{ApiKey, BackendSettings, redis_place, urls};
+use super::{ApiKey, BackendSettings, Frequency, LimitKey, Statuses, redis_place, urls};
 
 /// Far beyond any useful value, and far from where adding to a clock overflows.
 const LONGEST: Duration = Duration::from_hours(24 * 366);
@@ -15,6 +15,8 @@ pub(super) enum Kind {
     Address,
     /// The secret of an API key, or its digest.
     ApiKey,
+    /// A host with or without a port, as a `Host` field has it.
+    Authority,
     Backends,
     Choice(&'static [&'static str]),
     /// Codings of answers.
@@ -58,6 +60,11 @@ pub(super) enum Kind {
     /// Names of regions.
     Regions,
     Secret,
+    /// Statuses of HTTP, at least one.
+    SomeStatuses,
+    Statuses,
+    /// What a request asks for: a path, with or without a query.
+    Target,
     Text,
 }
 
@@ -70,6 +77,7 @@ impl Kind {
                 "an API key; write 1 to 256 visible ASCII characters, or sha256: and the 64 hexadecimal \
                  digits of their digest"
             }
+            Self::Authority => "a host; write it like shop.example or shop.example:8080",
             Self::Backends => {
                 "a list of backends; write it like [\"http://127.0.0.1:4001\"], \
                  or with a backup [{ url = \"http://127.0.0.1:4001\", backup = true }]"
@@ -111,6 +119,10 @@ impl Kind {
             Self::RedisUrl => "a Redis URL; write it like redis://user:password@host:6379",
             Self::Region => "a region's name; write 1 to 32 characters of A-Z a-z 0-9 _ -",
             Self::Regions => "a list of regions; write it like [\"1\", \"2\"]",
+            Self::SomeStatuses | Self::Statuses => {
+                "statuses of HTTP; write them like \"200-399\" or \"200, 204\""
+            }
+            Self::Target => "a path; write it like /health",
             Self::Secret | Self::Text => "a text; write it in quotes",
         };
         fixed.to_owned()
@@ -146,6 +158,11 @@ impl Kind {
                 .map(|number| format!("{number} is not {}", self.wanted())),
             Self::ApiKey => ApiKey::is_invalid(value.as_str()?)
                 .then(|| format!("the value (not shown) is not {}", self.wanted())),
+            Self::Authority => {
+                let text = value.as_str()?;
+                let right = !text.contains('@') && text.parse::<http::uri::Authority>().is_ok();
+                (!right).then(|| format!("{text:?} is not {}", self.wanted()))
+            }
             Self::Duration => duration(value.as_str()?),
             Self::Pause => duration(value.as_str()?).filter(|_| !is_none(value)),
             Self::Host => host(value.as_str()?),
@@ -174,6 +191,17 @@ impl Kind {
             }),
             Self::MountPath => mount_path(value.as_str()?),
             Self::OwnPath => own_path(value.as_str()?),
+            Self::SomeStatuses => {
+                let text = value.as_str()?;
+                let none = text.parse::<Statuses>().is_ok_and(|statuses| statuses.is_empty());
+                none.then(|| format!("{text:?} is not {}", self.wanted()))
+            }
+            Self::Target => {
+                let text = value.as_str()?;
+                let visible = text.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'#');
+                let right = visible && text.starts_with('/');
+                (!right).then(|| format!("{text:?} is not {}", self.wanted()))
+            }
             Self::PagePath => page_path(value.as_str()?),
             Self::PathPattern => path_pattern(value.as_str()?),
             Self::Methods => {
@@ -322,6 +350,9 @@ mod tests {
                 vec!["/", "/*", "/login", "/api/*", "/a.b/c", "/a/", "/..."],
                 vec!["", "*", "/a*", "/a*b", "/*/a", "a", "/%61", "/a//b", "/a/../b", "/.", "/a;b"],
             ),
+            (Kind::Authority, vec!["a", "a:1", "[::1]:80"], vec!["", "a b", "u@a", "a/b"]),
+            (Kind::SomeStatuses, vec!["200"], vec!["", " "]),
+            (Kind::Target, vec!["/", "/up?deep=1"], vec!["", "up", "/a b", "/ü", "/a#b"]),
             (Kind::PagePath, vec!["", "/client/"], vec!["/", "/client", "client/", "/a?/"]),
         ] {
             for text in good {

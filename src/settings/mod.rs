@@ -9,12 +9,14 @@
 mod admin;
 mod api;
 mod backends;
+mod breaker;
 mod bus;
 mod check;
 mod compression;
 mod demo;
 mod environment;
 mod files;
+mod health;
 mod hub;
 mod keys;
 mod kinds;
@@ -31,6 +33,8 @@ mod region;
 mod rules;
 mod security;
 mod shutdown;
+mod statuses;
+mod tls;
 mod urls;
 
 use std::collections::BTreeMap;
@@ -40,11 +44,13 @@ use serde::{Deserialize, Serialize};
 pub use self::admin::AdminSettings;
 pub use self::api::{ApiKey, ApiSettings, KeyText};
 pub use self::backends::{BackendsSettings, Balance, HashBy, HashByError};
+pub use self::breaker::BreakerSettings;
 pub use self::bus::{BusKind, BusSettings, Fence, InboxSettings, RedisSettings, Secret};
 pub use self::compression::{Coding, CompressionSettings};
 pub use self::demo::DemoSettings;
 pub use self::environment::Environment;
 pub use self::files::StaticSettings;
+pub use self::health::{HealthSettings, ProbeKind, RegionHealthSettings, WhenExceeded};
 pub use self::hub::{DeliveryMode, HubSettings, OverLimit};
 pub use self::limits::{Frequency, LimitKey, LimitSettings, OnError};
 pub use self::load::{LoadOptions, Loaded, load};
@@ -59,6 +65,8 @@ pub use self::region::{BackendSettings, HubPlace, RegionName, RegionNameError, R
 pub use self::rules::{RuleAction, RuleSettings};
 pub use self::security::{SecurityProfile, SecuritySettings};
 pub use self::shutdown::ShutdownSettings;
+pub use self::statuses::{Statuses, StatusesError};
+pub use self::tls::{TlsBackendSettings, TlsSettings};
 
 /// Everything that can be configured.
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
@@ -72,11 +80,14 @@ pub struct Settings {
     pub regions: BTreeMap<RegionName, RegionSettings>,
     pub log: LogSettings,
     pub proxy: ProxySettings,
+    pub tls: TlsSettings,
     pub backends: BackendsSettings,
     /// Rate limits by name, which is a label of metrics.
     pub limits: BTreeMap<String, LimitSettings>,
     /// Rules on methods and paths by name.
     pub rules: BTreeMap<String, RuleSettings>,
+    pub health: HealthSettings,
+    pub breaker: BreakerSettings,
     pub hub: HubSettings,
     pub bus: BusSettings,
     pub admin: AdminSettings,

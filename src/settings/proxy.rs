@@ -51,6 +51,9 @@ pub struct ProxySettings {
     /// For a TCP connection to a backend.
     #[serde(with = "humantime_serde")]
     pub connect_timeout: Duration,
+    /// For the TLS handshake with a backend, after the connection.
+    #[serde(with = "humantime_serde")]
+    pub tls_timeout: Duration,
     /// From the request sent until the backend's response head; over it, 504.
     #[serde(with = "humantime_serde")]
     pub first_byte_timeout: Duration,
@@ -63,6 +66,11 @@ pub struct ProxySettings {
     /// A tunnel (WebSocket to a backend) on which nothing moves for this long is closed.
     #[serde(with = "humantime_serde")]
     pub tunnel_idle_timeout: Duration,
+    /// A tunnel this old, less up to a fifth, is asked to connect anew: closed with 1012. Not set: never.
+    #[serde(with = "humantime_serde")]
+    pub max_tunnel_age: Option<Duration>,
+    /// Open tunnels of this process; one more is answered with 503.
+    pub max_tunnels: NonZeroUsize,
     /// Where a region has several backends: one that could not be reached is passed over this long.
     #[serde(with = "humantime_serde")]
     pub fail_timeout: Duration,
@@ -91,10 +99,13 @@ impl Default for ProxySettings {
             // Slower than any link that people still wait on, and what another server has as its default, too.
             min_rate: 240,
             connect_timeout: Duration::from_secs(5),
+            tls_timeout: Duration::from_secs(5),
             first_byte_timeout: Duration::from_mins(1),
             pool_idle_timeout: Duration::from_secs(4),
             pool_max_idle: NonZeroUsize::MIN.saturating_add(256 - 1),
             tunnel_idle_timeout: Duration::from_hours(1),
+            max_tunnel_age: None,
+            max_tunnels: NonZeroUsize::MIN.saturating_add(1_000_000 - 1),
             fail_timeout: Duration::from_secs(10),
             retry_after_seconds: 5,
         }

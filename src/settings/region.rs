@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use super::RegionHealthSettings;
 use super::backends::{Balance, HashBy};
 
 /// The longest name of a region, in bytes.
@@ -80,6 +81,8 @@ pub struct RegionSettings {
     pub hash_by: HashBy,
     /// Where chat of this region goes.
     pub hub: Option<HubPlace>,
+    /// What of `[health]` is otherwise here.
+    pub health: RegionHealthSettings,
 }
 
 /// One backend: in a file `"http://host:port"`, or a table with `url` and what differs from the defaults.

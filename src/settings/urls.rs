@@ -2,7 +2,8 @@
 
 use http::uri::Authority;
 
-/// What is wrong with the URL of a backend or hub: it must be `http://host:port`, nothing more.
+/// What is wrong with the URL of a backend or hub: it must be `http://host:port` or `https://host:port`,
+/// nothing more.
 pub(super) fn refuse_http(text: &str) -> Option<String> {
     let like = "write it like http://127.0.0.1:4001";
     // A password that stands there by mistake is not repeated into a log.
@@ -10,11 +11,8 @@ pub(super) fn refuse_http(text: &str) -> Option<String> {
     let Some((scheme, rest)) = text.split_once("://") else {
         return Some(format!("{shown:?} is not a URL; {like}"));
     };
-    if scheme.eq_ignore_ascii_case("https") {
-        return Some(format!("{shown:?}: https is not supported yet; {like}"));
-    }
-    if scheme != "http" {
-        return Some(format!("{shown:?} does not begin with http://; {like}"));
+    if !matches!(scheme, "http" | "https") {
+        return Some(format!("{shown:?} does not begin with http:// or https://; {like}"));
     }
     if rest.contains(['/', '?', '#']) {
         return Some(format!("{shown:?} has a path or query, which it must not have; {like}"));
@@ -70,12 +68,17 @@ mod tests {
 
     #[test]
     fn a_backend_is_a_scheme_a_host_and_a_port() {
-        for good in ["http://127.0.0.1:4001", "http://[::1]:80", "http://api.internal:8080"] {
+        for good in [
+            "http://127.0.0.1:4001",
+            "http://[::1]:80",
+            "http://api.internal:8080",
+            "https://api.internal:8443",
+        ] {
             assert_eq!(refuse_http(good), None, "{good}");
         }
         for (bad, why) in [
             ("127.0.0.1:4001", "not a URL"),
-            ("https://a:1", "https is not supported yet"),
+            ("https://a:1/x", "path or query"),
             ("ws://a:1", "begin with http://"),
             ("http://a:1/", "path or query"),
             ("http://a:1?x", "path or query"),

@@ -369,9 +369,11 @@ fn a_region_needs_somewhere_to_send_its_traffic() {
     file("[regions]").is_told("config/default.toml: regions: there is no region");
     file("[regions.'a b']\nbackends = ['http://a:1']")
         .is_told("config/default.toml: regions: \"a b\" is not a region's name");
-    file("[regions.eu]\nbackends = ['http://a:1', 'https://b:2']").is_told(
-        "config/default.toml: regions.eu.backends: \"https://b:2\": https is not supported",
+    file("[regions.eu]\nbackends = ['https://a:1', 'ws://b:2']").is_told(
+        "config/default.toml: regions.eu.backends: \"ws://b:2\" does not begin with http://",
     );
+    file("[regions.eu]\nbackends = ['https://a:1']\n[tls.backends]\ncert = 'a.pem'")
+        .is_told("config/default.toml: tls.backends.cert: a certificate and its key go together");
     file("[regions.eu.hub]\nurl = 'http://a:1/ws'")
         .is_told("config/default.toml: regions.eu.hub.url: \"http://a:1/ws\" has a path");
     // The demo's servers are backends too.

@@ -16,14 +16,16 @@ use http::HeaderMap;
 
 use super::balance::{self, Load, Tried, Turns, UNIT};
 use super::hash::{self, KeyBy};
-use super::member::{BackendSnapshot, Fit, Member, Now};
+use super::member::{BackendSnapshot, Member, Now};
 use super::metrics::Waiting;
 use super::queue::{Limits, Overloaded, Queue};
 use super::ramp;
 use super::set::{MAX_BACKENDS, Set};
 use super::tiers::{Eligible, Serving};
 use super::upstream::{Active, Arrival, Clock, Identity, Upstream, millis};
-use crate::proxy::error::SetupError;
+use crate::proxy::dial::BackendTls;
+use crate::proxy::error::{Cause, SetupError};
+use crate::proxy::health::{Fit, HealthFamilies, Rules, Share, ShareWatch, Standing, Usable};
 use crate::proxy::metrics::RegionSeries;
 use crate::settings::{BackendSettings, BackendsSettings, Balance, HashBy};
 
@@ -36,6 +38,7 @@ const STRIDE: u32 = 619;
 pub(in crate::proxy) struct GroupState {
     queue: Arc<Queue>,
     serving: Serving,
+    share: ShareWatch,
     points: AtomicU32,
 }
 
@@ -75,7 +78,8 @@ pub(in crate::proxy) struct Group {
     region: Box<str>,
     series: Arc<RegionSeries>,
     clock: Clock,
-    fail_timeout: u64,
+    /// How many of them may be ejected.
+    share: Share,
 }
 
 /// What a group is built of besides its backends.
@@ -83,10 +87,13 @@ pub(in crate::proxy) struct Ground<'a> {
     pub(in crate::proxy) region: &'a str,
     pub(in crate::proxy) series: &'a Arc<RegionSeries>,
     pub(in crate::proxy) clock: Clock,
-    pub(in crate::proxy) fail_timeout: std::time::Duration,
+    pub(in crate::proxy) families: &'a HealthFamilies,
+    pub(in crate::proxy) rules: &'a Arc<Rules>,
     pub(in crate::proxy) settings: &'a BackendsSettings,
     pub(in crate::proxy) balance: Balance,
     pub(in crate::proxy) hash_by: &'a HashBy,
+    /// Where some backend of the table needs it.
+    pub(in crate::proxy) tls: Option<&'a Arc<BackendTls>>,
 }
 
 impl Group {
@@ -105,10 +112,13 @@ impl Group {
             series: ground.series,
             queue: &state.queue,
             clock: ground.clock,
+            rules: ground.rules,
+            families: ground.families,
             late: previous.is_some(),
+            tls: ground.tls,
         };
         let member = |backend: &BackendSettings| {
-            let identity = Identity::of(backend);
+            let identity = Identity::of(backend, ground.tls);
             let known = previous.and_then(|group| {
                 group.members.iter().find(|member| member.upstream.identity == identity)
             });
@@ -119,7 +129,7 @@ impl Group {
             upstream.time(ground.balance == Balance::P2cEwma);
             Ok(Member::new(upstream, backend))
         };
-        let members = backends.iter().map(member).collect::<Result<Box<[_]>, _>>()?;
+        let members = backends.iter().map(member).collect::<Result<Box<[_]>, SetupError>>()?;
         let weights = members.iter().map(|member| member.weight().saturating_mul(UNIT));
         let key_by = (ground.balance == Balance::ConsistentHash)
             .then(|| KeyBy::new(ground.hash_by).unwrap_or(KeyBy::Client));
@@ -139,7 +149,7 @@ impl Group {
             region: Box::from(ground.region),
             series: Arc::clone(ground.series),
             clock: ground.clock,
-            fail_timeout: millis(ground.fail_timeout),
+            share: ground.rules.share(),
         })
     }
 
@@ -187,7 +197,7 @@ impl Group {
     fn pick(&self, tried: &mut Tried, key: Option<u64>) -> Result<Active, Miss> {
         if let [only] = &*self.members {
             // Nothing to weigh, and a doubt would only turn an error of its own into ours.
-            if tried.contains(0) || only.is_out() {
+            if tried.contains(0) || !(only.is_clear() || self.usable().is_any()) {
                 return Err(Miss::Unavailable);
             }
             let active = Active::begin(&only.upstream, only.max_connections).ok_or(Miss::Busy)?;
@@ -221,11 +231,11 @@ impl Group {
 
     /// What can be used, and notes since when.
     fn look(&self, now: &Now) -> View {
-        let mut view = View::default();
+        let (mut view, usable) = (View::default(), self.usable());
         for (index, member) in self.members.iter().enumerate() {
             let since = &member.upstream.since;
-            match member.fit(now) {
-                Fit::Well => {
+            match usable.fit(index) {
+                Fit::Eligible => {
                     view.well.any.insert(index);
                     let well = since.well(|| now.get());
                     if well.is_none_or(|well| well >= self.hold) {
@@ -235,7 +245,7 @@ impl Group {
                         since.settle();
                     }
                 }
-                Fit::Doubtful => {
+                Fit::Resort => {
                     view.doubtful.insert(index);
                     since.lost();
                 }
@@ -317,15 +327,32 @@ impl Group {
         member.weight().saturating_mul(share).max(1)
     }
 
-    /// Whether some backend is eligible now.
+    /// Whether some backend is well now; where none is, a region that may fail over does.
     pub(in crate::proxy) fn is_available(&self) -> bool {
-        let now = Now::new(self.clock);
-        self.members.iter().any(|member| member.fit(&now) == Fit::Well)
+        self.usable().well != 0
+    }
+
+    /// Which of the members may be used now. Costs three loads for each where all are well.
+    pub(in crate::proxy) fn usable(&self) -> Usable {
+        if self.members.iter().all(Member::is_clear) {
+            return Usable::all(self.members.len());
+        }
+        let mut standings = [(0, Standing::default()); MAX_BACKENDS];
+        for (place, member) in standings.iter_mut().zip(&self.members) {
+            *place = (member.tier, member.standing());
+        }
+        let count = self.members.len().min(standings.len());
+        Usable::of(standings.get(..count).unwrap_or_default(), self.share)
+    }
+
+    /// Tells when more should be ejected than may be; asked with each tick.
+    pub(in crate::proxy) fn watch_share(&self) {
+        self.state.share.look(&self.region, self.usable().exceeded);
     }
 
     /// The backend could not be reached: pass it over for a while, where there are others.
     pub(in crate::proxy) fn mark(&self, upstream: &Upstream) {
-        upstream.health.unreachable(self.clock.millis(), self.fail_timeout);
+        upstream.health.unreachable(Cause::Connect);
         upstream.since.lost();
     }
 
@@ -341,8 +368,9 @@ impl Group {
 
     /// What is known of each backend now.
     pub(in crate::proxy) fn snapshot(&self) -> Vec<BackendSnapshot> {
-        let now = Now::new(self.clock);
-        self.members.iter().map(|member| member.snapshot(&now)).collect()
+        let usable = self.usable();
+        let members = self.members.iter().enumerate();
+        members.map(|(index, member)| member.snapshot(usable.fit(index))).collect()
     }
 }
 

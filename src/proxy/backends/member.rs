@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::hash;
 use super::upstream::{Clock, Upstream};
+use crate::proxy::health::{Fit, HealthSnapshot, Standing};
 use crate::settings::BackendSettings;
 
 /// A backend as one table has it.
@@ -19,15 +20,6 @@ pub(in crate::proxy) struct Member {
     pub(in crate::proxy) max_connections: u32,
     /// What stands for it where requests are kept together.
     pub(super) name: u64,
-}
-
-/// Whether a backend may be used now.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Fit {
-    Well,
-    /// Only where nothing else can be, for what is known of it may be out of date.
-    Doubtful,
-    Out,
 }
 
 impl Member {
@@ -47,14 +39,15 @@ impl Member {
         self.upstream.is_draining() || self.weight() == 0
     }
 
-    pub(super) fn fit(&self, now: &Now) -> Fit {
-        if self.is_out() {
-            Fit::Out
-        } else if self.upstream.health.is_eligible(now.get()) {
-            Fit::Well
-        } else {
-            Fit::Doubtful
-        }
+    /// Whether nothing at all stands against it.
+    pub(super) fn is_clear(&self) -> bool {
+        self.upstream.health.marks().is_clear() && !self.is_out()
+    }
+
+    /// What stands against it.
+    pub(super) fn standing(&self) -> Standing {
+        let standing = self.upstream.health.standing();
+        Standing { out: standing.out || self.is_out(), ..standing }
     }
 
     /// Whether it is at its bound.
@@ -62,7 +55,7 @@ impl Member {
         self.max_connections > 0 && self.upstream.active() >= self.max_connections as usize
     }
 
-    pub(super) fn snapshot(&self, now: &Now) -> BackendSnapshot {
+    pub(super) fn snapshot(&self, fit: Fit) -> BackendSnapshot {
         BackendSnapshot {
             address: self.upstream.label.to_string(),
             tier: self.tier,
@@ -71,7 +64,8 @@ impl Member {
             active: self.upstream.active(),
             requests: self.upstream.requests(),
             draining: self.upstream.is_draining(),
-            marked: self.fit(now) != Fit::Well,
+            marked: fit != Fit::Eligible,
+            health: self.upstream.health.snapshot(),
         }
     }
 }
@@ -114,4 +108,5 @@ pub struct BackendSnapshot {
     pub draining: bool,
     /// It is passed over at the moment.
     pub marked: bool,
+    pub health: HealthSnapshot,
 }

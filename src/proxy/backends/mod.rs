@@ -22,4 +22,4 @@ pub(super) use self::balance::Tried;
 pub(super) use self::group::{Ground, Group, NoBackend};
 pub use self::member::BackendSnapshot;
 pub(super) use self::metrics::{BackendCollector, QueueFamilies, QueueSeries};
-pub(super) use self::upstream::{Active, Address, Clock, Upstream};
+pub(super) use self::upstream::{Active, Address, Clock, Upstream, is_https, millis};

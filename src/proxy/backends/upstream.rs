@@ -3,6 +3,7 @@
 //! Shared by all workers and by every table that names it, so everything that changes is an atomic. It is the same
 //! one over a reload as long as its region, its URL and the traits of its connections are.
 
+use std::borrow::Cow;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
@@ -15,8 +16,9 @@ use tokio::time::Instant;
 use super::latency::{self, Latency};
 use super::queue::Queue;
 use super::ramp::Since;
+use crate::proxy::dial::{BackendTls, Tls};
 use crate::proxy::error::{Cause, SetupError};
-use crate::proxy::health::{Health, Outcome};
+use crate::proxy::health::{Health, HealthFamilies, Outcome, Rules, Trial};
 use crate::proxy::metrics::RegionSeries;
 use crate::settings::BackendSettings;
 
@@ -29,24 +31,34 @@ pub(in crate::proxy) enum Address {
 }
 
 impl Address {
-    /// Reads `http://host:port`; nothing but a slash may follow.
+    /// Reads `http://host:port` or `https://host:port`; nothing but a slash may follow.
     pub(in crate::proxy) fn parse(url: &str) -> Option<Self> {
         let uri: Uri = url.parse().ok()?;
         let authority = uri.authority()?;
-        let plain = uri.scheme_str() == Some("http")
-            && uri.path() == "/"
-            && uri.query().is_none()
-            && !authority.as_str().contains('@');
+        let default_port = match uri.scheme_str()? {
+            "http" => 80,
+            "https" => 443,
+            _ => return None,
+        };
+        let plain = uri.path() == "/" && uri.query().is_none() && !authority.as_str().contains('@');
         let host = authority.host();
         if !plain || host.is_empty() {
             return None;
         }
-        let port = authority.port_u16().unwrap_or(80);
+        let port = authority.port_u16().unwrap_or(default_port);
         let literal = host.strip_prefix('[').and_then(|h| h.strip_suffix(']')).unwrap_or(host);
         Some(literal.parse::<IpAddr>().map_or_else(
             |_| Self::Name(Box::from(host), port),
             |ip| Self::Ip(SocketAddr::new(ip, port)),
         ))
+    }
+
+    /// What a certificate must be good for.
+    fn host(&self) -> Cow<'_, str> {
+        match self {
+            Self::Ip(address) => Cow::Owned(address.ip().to_string()),
+            Self::Name(host, _) => Cow::Borrowed(host),
+        }
     }
 
     fn label(&self) -> Arc<str> {
@@ -62,12 +74,21 @@ impl Address {
 pub(in crate::proxy) struct Identity {
     pub(in crate::proxy) url: String,
     pub(in crate::proxy) http2: bool,
+    /// The edition of the settings of TLS, where the URL says https.
+    tls: Option<u64>,
 }
 
 impl Identity {
-    pub(in crate::proxy) fn of(backend: &BackendSettings) -> Self {
-        Self { url: backend.url.clone(), http2: backend.http2 }
+    /// `tls` is that of the table, where some backend of it needs any.
+    pub(in crate::proxy) fn of(backend: &BackendSettings, tls: Option<&Arc<BackendTls>>) -> Self {
+        let tls = tls.filter(|_| is_https(&backend.url)).map(|tls| tls.edition);
+        Self { url: backend.url.clone(), http2: backend.http2, tls }
     }
+}
+
+/// Whether a backend's URL asks for TLS.
+pub(in crate::proxy) fn is_https(url: &str) -> bool {
+    url.get(..8).is_some_and(|scheme| scheme.eq_ignore_ascii_case("https://"))
 }
 
 /// One backend.
@@ -79,6 +100,7 @@ pub(in crate::proxy) struct Upstream {
     /// `host:port`, for log lines.
     pub(in crate::proxy) label: Arc<str>,
     pub(in crate::proxy) address: Address,
+    pub(in crate::proxy) tls: Option<Tls>,
     pub(in crate::proxy) series: Arc<RegionSeries>,
     pub(in crate::proxy) health: Health,
     /// Exchanges and tunnels going on …
@@ -106,8 +128,12 @@ pub(super) struct Arrival<'a> {
     pub(super) series: &'a Arc<RegionSeries>,
     pub(super) queue: &'a Arc<Queue>,
     pub(super) clock: Clock,
+    pub(super) rules: &'a Arc<Rules>,
+    pub(super) families: &'a HealthFamilies,
     /// The others are there already.
     pub(super) late: bool,
+    /// Where some backend of the table needs it.
+    pub(super) tls: Option<&'a Arc<BackendTls>>,
 }
 
 static NEXT_ID: AtomicU64 = AtomicU64::new(1);
@@ -119,17 +145,22 @@ impl Upstream {
         arrival: &Arrival<'_>,
     ) -> Result<Arc<Self>, SetupError> {
         let clock = arrival.clock;
-        let address = Address::parse(&backend.url).ok_or_else(|| SetupError::Url {
-            region: region.to_owned(),
-            url: backend.url.clone(),
-        })?;
+        let unreadable = || SetupError::Url { region: region.to_owned(), url: backend.url.clone() };
+        let address = Address::parse(&backend.url).ok_or_else(unreadable)?;
+        let identity = Identity::of(backend, arrival.tls);
+        let tls = match arrival.tls.filter(|_| identity.tls.is_some()) {
+            Some(tls) => Some(Tls::to(tls, &address.host()).ok_or_else(unreadable)?),
+            None => None,
+        };
+        let (label, health) = (address.label(), (arrival.families, clock));
         Ok(Arc::new(Self {
             id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
-            identity: Identity::of(backend),
-            label: address.label(),
+            identity,
+            health: Health::new(region, &label, arrival.rules, health),
+            label,
             address,
+            tls,
             series: Arc::clone(arrival.series),
-            health: Health::default(),
             active: AtomicUsize::new(0),
             requests: AtomicU64::new(0),
             queue: Arc::clone(arrival.queue),
@@ -141,6 +172,11 @@ impl Upstream {
             draining: AtomicBool::new(false),
             leaving: watch::Sender::new(false),
         }))
+    }
+
+    /// Whether it is reached by no TLS, or by this.
+    pub(in crate::proxy) fn has_tls(&self, tls: Option<&Arc<BackendTls>>) -> bool {
+        self.identity.tls.is_none() || self.identity.tls == tls.map(|tls| tls.edition)
     }
 
     /// Exchanges and tunnels going on.
@@ -202,9 +238,12 @@ impl Upstream {
         self.leaving.subscribe()
     }
 
-    /// How an exchange went. An answer whose body breaks off afterwards is told of twice; what is the client's fault
-    /// never.
-    pub(in crate::proxy) fn outcome(&self, outcome: Outcome) {
+    /// What is known of it has changed: who waits may look again.
+    pub(in crate::proxy) fn ring(&self) {
+        self.queue.ring();
+    }
+
+    fn outcome(&self, outcome: Outcome, trial: Trial) {
         if self.timed.load(Ordering::Relaxed) {
             let took = match outcome {
                 // An error comes fast, and must not draw requests.
@@ -213,7 +252,7 @@ impl Upstream {
             };
             self.latency.observe(took, self.clock.millis());
         }
-        self.health.outcome(outcome);
+        self.health.outcome(outcome, trial);
     }
 }
 
@@ -223,30 +262,50 @@ pub(in crate::proxy) struct Active {
     pub(in crate::proxy) upstream: Arc<Upstream>,
     /// When the backend was chosen.
     pub(in crate::proxy) since: Instant,
+    /// A half-open breaker has let it through, and does not know yet how it goes.
+    on_trial: AtomicBool,
 }
 
 impl Active {
-    /// `None` where the backend has `limit` already; 0 means no bound.
+    /// `None` where the backend has `limit` already, 0 meaning no bound, or where its breaker lets no more through.
     pub(super) fn begin(upstream: &Arc<Upstream>, limit: u32) -> Option<Self> {
-        upstream.enter(limit).then(|| {
-            upstream.series.in_flight.inc();
-            Self { upstream: Arc::clone(upstream), since: Instant::now() }
-        })
+        let trial = upstream.health.admit()?;
+        if !upstream.enter(limit) {
+            upstream.health.abandoned(trial);
+            return None;
+        }
+        upstream.series.in_flight.inc();
+        let on_trial = AtomicBool::new(trial == Trial::Yes);
+        Some(Self { upstream: Arc::clone(upstream), since: Instant::now(), on_trial })
+    }
+
+    /// How the exchange went. An answer whose body breaks off afterwards is told of twice; what is the client's fault
+    /// never.
+    pub(in crate::proxy) fn outcome(&self, outcome: Outcome) {
+        self.upstream.outcome(outcome, self.trial());
+    }
+
+    /// Whether it is on trial, told once.
+    fn trial(&self) -> Trial {
+        let on_trial = self.on_trial.load(Ordering::Relaxed);
+        let on_trial = on_trial && self.on_trial.swap(false, Ordering::Relaxed);
+        if on_trial { Trial::Yes } else { Trial::No }
     }
 
     pub(in crate::proxy) fn failed(&self, cause: Cause) {
         self.upstream.series.failed(cause);
-        self.upstream.outcome(Outcome::Failed(cause));
+        self.outcome(Outcome::Failed(cause));
     }
 
     /// The head of an answer has come.
     pub(in crate::proxy) fn answered(&self, status: http::StatusCode) {
-        self.upstream.outcome(Outcome::Answered { status, took: self.since.elapsed() });
+        self.outcome(Outcome::Answered { status, took: self.since.elapsed() });
     }
 }
 
 impl Drop for Active {
     fn drop(&mut self) {
+        self.upstream.health.abandoned(self.trial());
         // Given back first, rung for then: see `queue`.
         self.upstream.active.fetch_sub(1, Ordering::SeqCst);
         self.upstream.series.in_flight.dec();
@@ -285,8 +344,10 @@ mod tests {
         assert_eq!(Address::parse("http://10.0.0.1"), ip("10.0.0.1:80"));
         let name = Address::Name(Box::from("backend"), 80);
         assert_eq!(Address::parse("http://backend"), Some(name));
+        let secure = Address::Name(Box::from("backend"), 443);
+        assert_eq!(Address::parse("https://backend"), Some(secure));
         for wrong in
-            ["", "backend:80", "https://a:1", "http://a:1/x", "http://a:1/?q", "http://u@a:1", "/"]
+            ["", "backend:80", "ftp://a:1", "http://a:1/x", "http://a:1/?q", "http://u@a:1", "/"]
         {
             assert_eq!(Address::parse(wrong), None, "{wrong:?}");
         }

@@ -1,10 +1,40 @@
 //! What is known of a backend's health, and who finds it out.
+//!
+//! Walk: probes of our own (`watch` sends them, `probe` is one, `verdict` counts them), failures of its exchanges
+//! (`outlier`), and its breaker (`breaker`) each set and clear their own mark in `marks`; an unreachable moment has one,
+//! too. `state` has all that for one backend: every exchange's end goes in, and what a choice asks comes out with one
+//! load. `share` says what the marks of all backends of a group mean together. `rules` are the settings.
+//!
+//! Invariants: what is the client's fault never comes here; a well backend costs an exchange a few relaxed atomics and no
+//! lock; the machines are pure and get their time and chance from outside; each change leaves one log line with its
+//! reason.
+//!
+//! Absent on purpose: the choice itself, and what becomes of a region without backends.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+mod breaker;
+mod judges;
+mod marks;
+mod outlier;
+mod probe;
+mod rules;
+mod series;
+mod share;
+mod snapshot;
+mod state;
+mod verdict;
+mod watch;
+mod window;
+
 use std::time::Duration;
 
 use http::StatusCode;
 
+pub(super) use self::rules::{Rules, Share};
+pub(super) use self::series::HealthFamilies;
+pub(super) use self::share::{Fit, Standing, Usable};
+pub use self::snapshot::{HealthSnapshot, MarkSnapshot, ProbeSnapshot};
+pub(super) use self::state::{Health, Trial};
+pub(super) use self::watch::{ShareWatch, watch};
 use super::error::Cause;
 
 /// How an exchange with a backend went.
@@ -14,39 +44,4 @@ pub(super) enum Outcome {
     Answered { status: StatusCode, took: Duration },
     /// The backend's fault.
     Failed(Cause),
-}
-
-/// The health of one backend.
-#[derive(Debug, Default)]
-pub(super) struct Health {
-    /// Milliseconds after the clock's start until which it is passed over.
-    marked_until: AtomicU64,
-}
-
-impl Health {
-    /// Whether it may get a request, at `now` in milliseconds after the clock's start.
-    pub(super) fn is_eligible(&self, now: u64) -> bool {
-        self.marked_until.load(Ordering::Relaxed) <= now
-    }
-
-    /// It could not be reached: passed over for `pause` milliseconds.
-    pub(super) fn unreachable(&self, now: u64, pause: u64) {
-        self.marked_until.store(now.saturating_add(pause).max(1), Ordering::Relaxed);
-    }
-
-    /// It was reached.
-    pub(super) fn reached(&self) {
-        // Read first: a shared line that is only read stays in every core's cache.
-        if self.marked_until.load(Ordering::Relaxed) != 0 {
-            self.marked_until.store(0, Ordering::Relaxed);
-        }
-    }
-
-    /// An exchange went so.
-    #[expect(clippy::unused_self, reason = "nothing is drawn from it yet")]
-    pub(super) fn outcome(&self, outcome: Outcome) {
-        match outcome {
-            Outcome::Answered { status: _, took: _ } | Outcome::Failed(_) => {}
-        }
-    }
 }

@@ -6,6 +6,8 @@
 mod bodies;
 mod exchanges;
 mod failures;
+mod http2;
+mod secure;
 mod tunnels;
 
 use std::collections::BTreeMap;
@@ -20,7 +22,7 @@ use http_body_util::{Either, Full};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
@@ -38,13 +40,13 @@ async fn within<T>(what: &str, wait: impl Future<Output = T>) -> T {
 }
 
 /// One end of a raw connection.
-struct Peer {
-    stream: TcpStream,
+struct Peer<S = TcpStream> {
+    stream: S,
     read: Vec<u8>,
 }
 
-impl Peer {
-    fn new(stream: TcpStream) -> Self {
+impl<S: AsyncRead + AsyncWrite + Unpin> Peer<S> {
+    fn new(stream: S) -> Self {
         Self { stream, read: Vec::new() }
     }
 
@@ -155,14 +157,18 @@ impl Gateway {
     }
 
     async fn with(region: RegionSettings, change: impl FnOnce(&mut ProxySettings)) -> Self {
-        let mut settings = ProxySettings::default();
-        change(&mut settings);
+        let mut settings = Bounds::default();
+        change(&mut settings.proxy);
+        Self::of(region, settings).await
+    }
+
+    async fn of(region: RegionSettings, settings: Bounds) -> Self {
         let regions = BTreeMap::from([(RegionName::literal("1"), region)]);
         let (mut registry, drain) = (Registry::default(), Drain::new());
         let default = RegionName::literal("1");
         let drain_too = drain.clone();
         let shared =
-            Shared::new(&settings, &regions, Some(&default), drain_too, &mut registry).unwrap();
+            Shared::new(settings, &regions, Some(&default), drain_too, &mut registry).unwrap();
         let proxy = Proxy::new(Arc::clone(&shared));
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         let address = listener.local_addr().unwrap();

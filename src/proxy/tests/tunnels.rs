@@ -80,6 +80,76 @@ async fn a_silent_tunnel_is_closed() {
     no_tunnels(&gateway).await;
 }
 
+/// A text frame of a client's, and one of a backend's.
+const ASKED: &[u8] = &[0x81, 0x83, 1, 2, 3, 4, b'h' ^ 1, b'e' ^ 2, b'y' ^ 3];
+const TOLD: &[u8] = &[0x81, 2, b'y', b'o'];
+/// A Close 1012, as a backend and (masked with nothing) as a client writes it.
+pub(super) const CLOSE_DOWN: &[u8] = &[0x88, 2, 3, 0xf4];
+pub(super) const CLOSE_UP: &[u8] = &[0x88, 0x82, 0, 0, 0, 0, 3, 0xf4];
+
+/// Both ends of a tunnel are told to connect anew, answer, and are let go.
+pub(super) async fn parts<C, B>(client: &mut Peer<C>, backend: &mut Peer<B>)
+where
+    C: AsyncRead + AsyncWrite + Unpin,
+    B: AsyncRead + AsyncWrite + Unpin,
+{
+    assert_eq!(client.exactly(4).await, CLOSE_DOWN);
+    // It was said before the Close was seen, and arrives.
+    client.say(ASKED).await;
+    assert_eq!(backend.exactly(ASKED.len()).await, ASKED);
+    client.say(CLOSE_UP).await;
+    let close = backend.exactly(8).await;
+    let code = [close[6] ^ close[2], close[7] ^ close[3]];
+    assert_eq!((&close[..2], u16::from_be_bytes(code)), (&[0x88, 0x82][..], 1012));
+    backend.say(CLOSE_DOWN).await;
+    assert_eq!((client.rest().await, backend.rest().await), (Vec::new(), Vec::new()));
+}
+
+#[tokio::test]
+async fn a_backend_that_is_taken_out_parts_with_its_tunnels() {
+    let (backend, other) = (Backend::start().await, Backend::start().await);
+    let gateway = Gateway::start(&[&backend.url()], |_| {}).await;
+    let (mut client, mut peer) = tunnel(&gateway, &backend).await;
+    let handle = gateway
+        .shared
+        .add_backend(&RegionName::literal("1"), BackendSettings::primary(other.url()))
+        .unwrap();
+    client.say(ASKED).await;
+    assert_eq!(peer.exactly(ASKED.len()).await, ASKED);
+    gateway.shared.operate("1", &backend.address().to_string()).unwrap().drain(true);
+    parts(&mut client, &mut peer).await;
+    let (mut next, mut there) = tunnel(&gateway, &other).await;
+    handle.drain();
+    parts(&mut next, &mut there).await;
+    no_tunnels(&gateway).await;
+}
+
+#[tokio::test]
+async fn a_tunnel_that_is_old_is_asked_to_connect_anew() {
+    let backend = Backend::start().await;
+    let soon = |settings: &mut ProxySettings| {
+        settings.max_tunnel_age = Some(Duration::from_millis(30));
+    };
+    let gateway = Gateway::start(&[&backend.url()], soon).await;
+    let (mut client, mut peer) = tunnel(&gateway, &backend).await;
+    parts(&mut client, &mut peer).await;
+    no_tunnels(&gateway).await;
+}
+
+#[tokio::test]
+async fn no_more_tunnels_are_open_than_may_be() {
+    let backend = Backend::start().await;
+    let one = |settings: &mut ProxySettings| settings.max_tunnels = std::num::NonZeroUsize::MIN;
+    let gateway = Gateway::start(&[&backend.url()], one).await;
+    let (client, peer) = tunnel(&gateway, &backend).await;
+    let mut late = gateway.connect().await;
+    late.say(ASK).await;
+    late.gets(503, "TooManyTunnels").await;
+    drop((client, peer));
+    no_tunnels(&gateway).await;
+    tunnel(&gateway, &backend).await;
+}
+
 #[tokio::test]
 async fn a_drain_closes_tunnels_and_opens_none() {
     let backend = Backend::start().await;
@@ -87,7 +157,7 @@ async fn a_drain_closes_tunnels_and_opens_none() {
     let (mut client, mut peer) = tunnel(&gateway, &backend).await;
     let mut late = gateway.connect().await;
     gateway.drain.begin(Duration::ZERO);
-    assert_eq!((client.rest().await, peer.rest().await), (Vec::new(), Vec::new()));
+    parts(&mut client, &mut peer).await;
     no_tunnels(&gateway).await;
     late.say(ASK).await;
     late.gets(503, "Draining").await;
@@ -185,15 +255,20 @@ async fn what_is_no_handshake_is_a_plain_request_or_an_error() {
 
 #[tokio::test]
 async fn the_line_of_a_tunnel_has_all_of_it_as_fields() {
+    let backend = Backend::start().await;
+    let gateway = Gateway::start(&[&backend.url()], |_| {}).await;
+    // A first one, so that the place in the code that tells is known before anybody listens.
+    drop(tunnel(&gateway, &backend).await);
+    no_tunnels(&gateway).await;
     let file = tempfile::NamedTempFile::new().unwrap();
     let writer = Arc::new(file.reopen().unwrap());
     let log = tracing_subscriber::fmt().with_writer(writer).json().finish();
     let _until_the_end = tracing::subscriber::set_default(log);
-    let backend = Backend::start().await;
-    let gateway = Gateway::start(&[&backend.url()], |_| {}).await;
     let (mut client, mut peer) = tunnel(&gateway, &backend).await;
-    client.say("up").await;
-    peer.hears("up").await;
+    client.say(ASKED).await;
+    assert_eq!(peer.exactly(ASKED.len()).await, ASKED);
+    peer.say([TOLD, &[0x88, 2, 3, 0xe9]].concat()).await;
+    client.exactly(8).await;
     drop(peer);
     assert_eq!(client.rest().await, b"");
     drop(client);
@@ -207,8 +282,8 @@ async fn the_line_of_a_tunnel_has_all_of_it_as_fields() {
         line["fields"],
         serde_json::json!({
             "message": format!("GET /chat 101 - {duration_ms}ms tunnel"), "method": "GET",
-            "path": "/chat", "status": 101, "duration_ms": null, "region": "1", "up": 2, "down": 0,
-            "ended_by": "backend",
+            "path": "/chat", "status": 101, "duration_ms": null, "region": "1", "up": 9, "down": 8,
+            "frames_up": 1, "frames_down": 2, "close_code": 1001, "ended_by": "backend",
         })
     );
 }

@@ -20,8 +20,10 @@ struct Plan {
     settings: BackendsSettings,
     balance: Balance,
     hash_by: HashBy,
+    families: Families,
     series: Arc<RegionSeries>,
     clock: Clock,
+    rules: Arc<Rules>,
 }
 
 impl Plan {
@@ -32,7 +34,9 @@ impl Plan {
             balance,
             hash_by: HashBy::Client,
             series: Arc::new(families.of(&RegionName::literal("1"))),
+            families,
             clock: Clock::start(),
+            rules: Arc::new(Rules::of_hub(Duration::from_secs(3))),
         }
     }
 
@@ -41,10 +45,12 @@ impl Plan {
             region: "1",
             series: &self.series,
             clock: self.clock,
-            fail_timeout: Duration::from_secs(3),
+            families: &self.families.health,
+            rules: &self.rules,
             settings: &self.settings,
             balance: self.balance,
             hash_by: &self.hash_by,
+            tls: None,
         };
         Group::new(backends, previous, &ground).unwrap()
     }
@@ -304,7 +310,7 @@ async fn who_answers_faster_gets_more_and_who_fails_gets_little() {
             _ => (http::StatusCode::BAD_GATEWAY, 1),
         };
         let took = Duration::from_millis(took);
-        active.upstream.outcome(crate::proxy::health::Outcome::Answered { status, took });
+        active.outcome(crate::proxy::health::Outcome::Answered { status, took });
         *split.entry(name).or_default() += 1;
         advance(Duration::from_millis(1)).await;
     }

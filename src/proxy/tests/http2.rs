@@ -1,0 +1,434 @@
+//! Backends of HTTP/2, some of them frame by frame, and clients of it: gRPC through and through, and WebSockets by
+//! extended CONNECT.
+
+use http_body_util::{BodyExt as _, Empty, StreamBody};
+use hyper::client::conn::http2 as client;
+use hyper::ext::Protocol;
+use hyper::server::conn::http2 as server;
+use hyper_util::rt::TokioExecutor;
+use tokio::io::duplex;
+use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
+
+use super::secure::{Authority, region};
+use super::*;
+
+/// Frame types, flags and codes of RFC 9113.
+const DATA: u8 = 0;
+const HEADERS: u8 = 1;
+const RST_STREAM: u8 = 3;
+const SETTINGS: u8 = 4;
+const GOAWAY: u8 = 7;
+const END_STREAM: u8 = 1;
+const ACK: u8 = 1;
+const END_HEADERS: u8 = 4;
+const REFUSED_STREAM: [u8; 4] = [0, 0, 0, 7];
+/// `SETTINGS_MAX_CONCURRENT_STREAMS: 1`
+const ONE_STREAM: [u8; 6] = [0, 3, 0, 0, 0, 1];
+/// `:status: 200` of the static table of RFC 7541.
+const STATUS_200: [u8; 1] = [0x88];
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Peer<S> {
+    /// The first words of a connection, with some settings.
+    async fn begins_http2(mut self, settings: &[u8]) -> Self {
+        self.until("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await;
+        self.frame(SETTINGS, 0, 0, settings).await;
+        self
+    }
+
+    async fn frame(&mut self, kind: u8, flags: u8, stream: u32, payload: &[u8]) {
+        let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
+        let head = [&length[1..], &[kind, flags], &stream.to_be_bytes()].concat();
+        self.say([&head, payload].concat()).await;
+    }
+
+    /// The stream of the next request, once all of it is here.
+    async fn request(&mut self) -> u32 {
+        loop {
+            let head = self.exactly(9).await;
+            let length = u32::from_be_bytes([0, head[0], head[1], head[2]]);
+            self.exactly(usize::try_from(length).unwrap()).await;
+            let (kind, flags) = (head[3], head[4]);
+            if kind == SETTINGS && flags & ACK == 0 {
+                self.frame(SETTINGS, ACK, 0, &[]).await;
+            }
+            if matches!(kind, HEADERS | DATA) && flags & END_STREAM != 0 {
+                return u32::from_be_bytes([head[5], head[6], head[7], head[8]]);
+            }
+        }
+    }
+
+    /// Answers a stream with nothing but a 200.
+    async fn grants(&mut self, stream: u32) {
+        self.frame(HEADERS, END_HEADERS | END_STREAM, stream, &STATUS_200).await;
+    }
+}
+
+impl Backend {
+    async fn accept_http2(&self, settings: &[u8]) -> Peer {
+        self.accept().await.begins_http2(settings).await
+    }
+}
+
+const GET: &str = "GET /a HTTP/1.1\r\nHost: a\r\n\r\n";
+const POST: &str = "POST /a HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n";
+
+async fn ok(client: &mut Peer) {
+    let head = client.head().await;
+    assert!(head.starts_with("http/1.1 200 "), "{head}");
+}
+
+#[tokio::test]
+async fn exchanges_share_a_connection_and_what_was_refused_untouched_is_sent_again() {
+    let backend = Backend::start().await;
+    let gateway = Gateway::of(region(backend.url(), true), Bounds::default()).await;
+    let (mut one, mut other) = (gateway.connect().await, gateway.connect().await);
+    one.say(GET).await;
+    let mut peer = backend.accept_http2(&[]).await;
+    let first = peer.request().await;
+    other.say(GET).await;
+    let second = peer.request().await;
+    assert_eq!((first, second), (1, 3));
+    peer.grants(second).await;
+    peer.grants(first).await;
+    ok(&mut one).await;
+    ok(&mut other).await;
+    assert_eq!(gateway.count("proxy_upstream_connects"), 1);
+    // Neither is idempotent; both came to nothing.
+    one.say(POST).await;
+    let refused = peer.request().await;
+    peer.frame(RST_STREAM, 0, refused, &REFUSED_STREAM).await;
+    let again = peer.request().await;
+    peer.grants(again).await;
+    ok(&mut one).await;
+    assert_eq!(gateway.count("proxy_upstream_errors_total{region=\"1\",cause=\"reset\"}"), 0);
+}
+
+#[tokio::test]
+async fn a_connection_that_is_told_to_go_gets_nothing_new() {
+    let backend = Backend::start().await;
+    let gateway = Gateway::of(region(backend.url(), true), Bounds::default()).await;
+    let (mut one, mut other) = (gateway.connect().await, gateway.connect().await);
+    one.say(POST).await;
+    let mut peer = backend.accept_http2(&[]).await;
+    let first = peer.request().await;
+    other.say(POST).await;
+    peer.request().await;
+    // The first is answered yet; the second was not looked at.
+    peer.frame(GOAWAY, 0, 0, &[0, 0, 0, 1, 0, 0, 0, 0]).await;
+    let mut next = backend.accept_http2(&[]).await;
+    let again = next.request().await;
+    next.grants(again).await;
+    ok(&mut other).await;
+    peer.grants(first).await;
+    ok(&mut one).await;
+    one.say(GET).await;
+    let third = next.request().await;
+    next.grants(third).await;
+    ok(&mut one).await;
+    assert_eq!(gateway.count("proxy_upstream_connects"), 2);
+    gateway.idle().await;
+}
+
+#[tokio::test]
+async fn no_more_streams_are_opened_than_the_backend_allows() {
+    let backend = Backend::start().await;
+    let gateway = Gateway::of(region(backend.url(), true), Bounds::default()).await;
+    let mut client = gateway.connect().await;
+    client.say(GET).await;
+    let mut peer = backend.accept_http2(&ONE_STREAM).await;
+    let stream = peer.request().await;
+    peer.grants(stream).await;
+    ok(&mut client).await;
+    client.say(GET).await;
+    let stream = peer.request().await;
+    let mut other = gateway.connect().await;
+    other.say(GET).await;
+    let mut second = backend.accept_http2(&ONE_STREAM).await;
+    let there = second.request().await;
+    second.grants(there).await;
+    ok(&mut other).await;
+    peer.grants(stream).await;
+    ok(&mut client).await;
+}
+
+#[tokio::test]
+async fn a_client_that_leaves_resets_its_stream_and_no_other() {
+    let backend = Backend::start().await;
+    let gateway = Gateway::of(region(backend.url(), true), Bounds::default()).await;
+    let (mut client, _tasks) = http2_client::<Empty<Bytes>>(&gateway).await;
+    let get = || Request::get("https://front.example/").body(Empty::new()).unwrap();
+    let one = client.send_request(get());
+    let mut peer = backend.accept_http2(&[]).await;
+    let first = peer.request().await;
+    let mut other = gateway.connect().await;
+    other.say(GET).await;
+    let second = peer.request().await;
+    drop(one);
+    let reset = loop {
+        let head = peer.exactly(9).await;
+        peer.exactly(usize::from(head[2])).await;
+        if head[3] == RST_STREAM {
+            break u32::from_be_bytes([head[5], head[6], head[7], head[8]]);
+        }
+    };
+    assert_eq!(reset, first);
+    peer.grants(second).await;
+    ok(&mut other).await;
+    gateway.idle().await;
+}
+
+#[tokio::test]
+async fn a_body_that_its_client_breaks_is_not_the_backends_fault() {
+    let backend = Backend::start().await;
+    let mut settings = Bounds::default();
+    settings.proxy.max_body_bytes = 4;
+    let gateway = Gateway::of(region(backend.url(), true), settings).await;
+    let mut client = gateway.connect().await;
+    client
+        .say("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nlarge\r\n")
+        .await;
+    let _peer = backend.accept_http2(&[]).await;
+    client.gets(400, "BodyTooLarge").await;
+    gateway.idle().await;
+    for cause in ["reset", "aborted", "garbage"] {
+        let series = format!("proxy_upstream_errors_total{{region=\"1\",cause=\"{cause}\"}}");
+        assert_eq!(gateway.count(&series), 0, "{cause}");
+    }
+}
+
+#[tokio::test]
+async fn a_backend_that_has_only_http_1_1_gets_that_over_tls() {
+    let (authority, backend) = (Authority::new(), Backend::start().await);
+    let acceptor = authority.server("127.0.0.1", &[b"http/1.1"], false);
+    let gateway = Gateway::of(region(backend.https(), true), authority.trusted()).await;
+    let mut client = gateway.connect().await;
+    client.say(GET).await;
+    let mut peer = backend.accept_tls(&acceptor).await;
+    assert!(peer.answers("old").await.starts_with("get /a http/1.1\r\n"));
+    client.gets(200, "old").await;
+    // Kept, and no line to wait in for the next.
+    client.say(GET).await;
+    peer.head().await;
+    let mut other = gateway.connect().await;
+    other.say(GET).await;
+    let mut second = backend.accept_tls(&acceptor).await;
+    second.answers("second").await;
+    other.gets(200, "second").await;
+    peer.say("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nfirst").await;
+    client.gets(200, "first").await;
+}
+
+#[tokio::test]
+async fn those_who_wait_for_a_dial_share_its_fate() {
+    let (authority, backend) = (Authority::new(), Backend::start().await);
+    let mut settings = authority.trusted();
+    settings.proxy.tls_timeout = Duration::from_millis(200);
+    let gateway = Gateway::of(region(backend.https(), true), settings).await;
+    let (mut one, mut other) = (gateway.connect().await, gateway.connect().await);
+    one.say(GET).await;
+    let _silent = backend.accept().await;
+    other.say(GET).await;
+    one.gets(502, "TlsTimeout").await;
+    other.gets(502, "TlsTimeout").await;
+    let dialed = timeout(Duration::from_millis(20), backend.0.accept()).await;
+    assert!(dialed.is_err(), "each waiter dialed anew");
+}
+
+/// A client of HTTP/2 before the gateway, over a pipe.
+async fn http2_client<B>(gateway: &Gateway) -> (client::SendRequest<B>, JoinSet<()>)
+where
+    B: http_body::Body + Send + Unpin + 'static,
+    B::Data: Send,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    let (near, far) = duplex(64 * 1024);
+    let (proxy, peer) = (Arc::clone(&gateway.proxy), gateway.address);
+    let service = service_fn(move |request| answer(Arc::clone(&proxy), peer, request));
+    let mut serving = server::Builder::new(TokioExecutor::new());
+    serving.enable_connect_protocol();
+    let mut tasks = JoinSet::new();
+    let connection = serving.serve_connection(TokioIo::new(far), service);
+    tasks.spawn(async { drop(connection.await) });
+    let (sender, connection) =
+        client::handshake(TokioExecutor::new(), TokioIo::new(near)).await.unwrap();
+    tasks.spawn(async { drop(connection.await) });
+    (sender, tasks)
+}
+
+/// A call as gRPC makes it, told back by a backend that says in trailers how it went.
+async fn echo(
+    request: Request<Incoming>,
+) -> Result<Response<impl http_body::Body<Data = Bytes, Error = hyper::Error>>, Infallible> {
+    assert_eq!((request.method().as_str(), request.version()), ("POST", http::Version::HTTP_2));
+    assert_eq!(request.uri().authority().map(http::uri::Authority::as_str), Some("shop.example"));
+    let headers = request.headers();
+    assert_eq!(headers["te"], "trailers");
+    assert_eq!(headers["x-region"], "1");
+    for gone in ["connection", "transfer-encoding", "host"] {
+        assert!(!headers.contains_key(gone), "{gone}");
+    }
+    let body = request.into_body().collect().await.unwrap();
+    let asked = body.trailers().unwrap().get("x-asked").unwrap().clone();
+    let mut trailers = http::HeaderMap::new();
+    trailers.insert("grpc-status", HeaderValue::from_static("0"));
+    trailers.insert("x-asked", asked);
+    let frames =
+        [Ok(http_body::Frame::data(body.to_bytes())), Ok(http_body::Frame::trailers(trailers))];
+    let body = StreamBody::new(futures_util::stream::iter(frames));
+    Ok(Response::builder().header("content-type", "application/grpc").body(body).unwrap())
+}
+
+#[tokio::test]
+async fn grpc_passes_from_end_to_end() {
+    let (authority, backend) = (Authority::new(), Backend::start().await);
+    let acceptor = authority.server("127.0.0.1", &[b"h2"], false);
+    let gateway = Gateway::of(region(backend.https(), true), authority.trusted()).await;
+    let (mut client, _tasks) = http2_client(&gateway).await;
+    let mut trailers = http::HeaderMap::new();
+    trailers.insert("x-asked", HeaderValue::from_static("yes"));
+    let frames = [
+        Ok::<_, Infallible>(http_body::Frame::data(Bytes::from_static(b"\0\0\0\0\x02hi"))),
+        Ok(http_body::Frame::trailers(trailers)),
+    ];
+    let call = Request::post("https://front.example/pkg.Service/Method")
+        .header("te", "trailers")
+        .header("content-type", "application/grpc")
+        .body(StreamBody::new(futures_util::stream::iter(frames)))
+        .unwrap();
+    let serve = async {
+        let stream = backend.accept_tls(&acceptor).await.stream;
+        let server = server::Builder::new(TokioExecutor::new());
+        drop(server.serve_connection(TokioIo::new(stream), service_fn(echo)).await);
+    };
+    let call = async {
+        let answer = client.send_request(call).await.unwrap();
+        assert_eq!(
+            (answer.status(), answer.headers()["content-type"].as_bytes()),
+            (StatusCode::OK, &b"application/grpc"[..])
+        );
+        answer.into_body().collect().await.unwrap()
+    };
+    let body = within("the call", async {
+        tokio::select! { () = serve => panic!("the backend left"), body = call => body }
+    })
+    .await;
+    let trailers = body.trailers().unwrap();
+    assert_eq!(
+        (&trailers["grpc-status"], &trailers["x-asked"]),
+        (&"0".parse().unwrap(), &"yes".parse().unwrap())
+    );
+    assert_eq!(body.to_bytes().as_ref(), b"\0\0\0\0\x02hi");
+    gateway.idle().await;
+}
+
+/// A WebSocket as HTTP/2 asks for one; row 35.
+fn extended_connect() -> Request<Empty<Bytes>> {
+    let mut request = Request::connect("https://front.example/chat?x=1")
+        .header("sec-websocket-version", "13")
+        .header("sec-websocket-protocol", "chat")
+        .body(Empty::new())
+        .unwrap();
+    request.extensions_mut().insert(Protocol::from_static("websocket"));
+    request
+}
+
+/// Answers a handshake with the right key, or with another.
+async fn switches(peer: &mut Peer, right: bool) {
+    let head = peer.until("\r\n\r\n").await;
+    assert!(head.starts_with("GET /chat?x=1 HTTP/1.1\r\n"), "{head}");
+    for line in [
+        "connection: upgrade\r\n",
+        "upgrade: websocket\r\n",
+        "sec-websocket-version: 13\r\n",
+        "sec-websocket-protocol: chat\r\n",
+    ] {
+        assert!(head.contains(line), "{head}");
+    }
+    let key = head.lines().find_map(|line| line.strip_prefix("sec-websocket-key: ")).unwrap();
+    let accept = derive_accept_key(if right { key } else { "another" }.as_bytes());
+    peer.say(format!(
+        "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+         Sec-WebSocket-Protocol: chat\r\nSec-WebSocket-Accept: {accept}\r\n\r\n"
+    ))
+    .await;
+}
+
+#[tokio::test]
+async fn an_extended_connect_becomes_a_tunnel() {
+    let backend = Backend::start().await;
+    let gateway = Gateway::start(&[&backend.url()], |_| {}).await;
+    let (mut client, _tasks) = http2_client::<Empty<Bytes>>(&gateway).await;
+    // So that the settings of the connection are known.
+    let plain =
+        client.send_request(Request::get("https://front.example/").body(Empty::new()).unwrap());
+    let (answered, _) =
+        tokio::join!(plain, async { backend.accept().await.answers("plain").await });
+    assert_eq!(answered.unwrap().status(), StatusCode::OK);
+
+    let (answered, mut peer) = tokio::join!(client.send_request(extended_connect()), async {
+        let mut peer = backend.accept().await;
+        switches(&mut peer, true).await;
+        peer
+    });
+    let answered = answered.unwrap();
+    assert_eq!(answered.status(), StatusCode::OK);
+    assert_eq!(answered.headers()["sec-websocket-protocol"], "chat");
+    for gone in ["connection", "upgrade", "sec-websocket-accept"] {
+        assert!(!answered.headers().contains_key(gone), "{gone}");
+    }
+    let stream = hyper::upgrade::on(answered).await.unwrap();
+    let mut socket = Peer::new(TokioIo::new(stream));
+    peer.say("down").await;
+    socket.hears("down").await;
+    assert_eq!(gateway.count("proxy_tunnels"), 1);
+    drop(socket);
+    assert_eq!(peer.rest().await, b"");
+    drop(peer);
+    gateway.idle().await;
+
+    let (answered, mut peer) = tokio::join!(client.send_request(extended_connect()), async {
+        let mut peer = backend.accept().await;
+        switches(&mut peer, true).await;
+        peer
+    });
+    let mut socket = Peer::new(TokioIo::new(hyper::upgrade::on(answered.unwrap()).await.unwrap()));
+    gateway.drain.begin(Duration::ZERO);
+    tunnels::parts(&mut socket, &mut peer).await;
+    gateway.idle().await;
+}
+
+#[tokio::test]
+async fn what_is_no_tunnel_is_not_passed_off_as_one() {
+    let backend = Backend::start().await;
+    let gateway = Gateway::start(&[&backend.url()], |_| {}).await;
+    let (mut client, _tasks) = http2_client::<Empty<Bytes>>(&gateway).await;
+    let plain =
+        client.send_request(Request::get("https://front.example/").body(Empty::new()).unwrap());
+    let (answered, _) =
+        tokio::join!(plain, async { backend.accept().await.answers("plain").await });
+    assert_eq!(answered.unwrap().status(), StatusCode::OK);
+    for (said, status, body) in [
+        ("HTTP/1.1 403 Forbidden\r\nContent-Length: 2\r\n\r\nno", 403, "no"),
+        ("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok", 502, "NotSwitched"),
+        ("", 502, "UnaskedUpgrade"),
+    ] {
+        let (answered, ()) = tokio::join!(client.send_request(extended_connect()), async {
+            let mut peer = backend.accept().await;
+            if said.is_empty() {
+                switches(&mut peer, false).await;
+            } else {
+                peer.head().await;
+                peer.say(said).await;
+            }
+        });
+        let answered = answered.unwrap();
+        assert_eq!(answered.status().as_u16(), status, "{said}");
+        let text = answered.into_body().collect().await.unwrap().to_bytes();
+        assert_eq!(String::from_utf8_lossy(&text), body);
+    }
+    let mut other = extended_connect();
+    other.extensions_mut().insert(Protocol::from_static("connect-udp"));
+    let answered = client.send_request(other).await.unwrap();
+    assert_eq!(answered.status(), StatusCode::BAD_REQUEST);
+    gateway.idle().await;
+}

@@ -1,0 +1,171 @@
+//! A tunnel from the promise of it to its end: what it holds, when its turn to leave comes, and its line in the log.
+//!
+//! Invariants: it ends under a deadline in every phase; what it holds is given back when its task ends, however it
+//! ends; it leaves one line. It holds the backend and the region's series, but never the table they stand in, so that
+//! a reload does not keep old tables alive.
+
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use http::{Method, StatusCode};
+use hyper::upgrade::OnUpgrade;
+use hyper_util::rt::TokioIo;
+use tokio::time::{Instant, sleep_until, timeout};
+
+use super::{EndedBy, Tally, run};
+use crate::proxy::backends::{Active, Upstream};
+use crate::proxy::metrics::RegionSeries;
+use crate::settings::RegionName;
+use crate::shutdown::{Drain, Socket};
+
+/// From the 101 until both connections are free of HTTP; a client that leaves in between must not
+/// keep the backend's connection.
+const HANDOVER_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// By how much of its greatest age a tunnel may leave earlier, so that those that came together do not go together.
+const AGE_JITTER: f64 = 0.2;
+
+/// The tunnels of the process.
+#[derive(Debug, Default)]
+pub(in crate::proxy) struct Tunnels {
+    open: AtomicUsize,
+}
+
+/// Counts a tunnel, of the process and of its region, until it is dropped.
+pub(in crate::proxy) struct Count {
+    tunnels: Arc<Tunnels>,
+    series: Arc<RegionSeries>,
+}
+
+impl Count {
+    /// A place among at most `limit`.
+    pub(in crate::proxy) fn take(
+        tunnels: &Arc<Tunnels>,
+        limit: usize,
+        series: &Arc<RegionSeries>,
+    ) -> Option<Self> {
+        let free = |open| (open < limit).then_some(open + 1);
+        tunnels.open.fetch_update(Ordering::Relaxed, Ordering::Relaxed, free).ok()?;
+        series.tunnels.inc();
+        Some(Self { tunnels: Arc::clone(tunnels), series: Arc::clone(series) })
+    }
+}
+
+impl Drop for Count {
+    fn drop(&mut self) {
+        self.tunnels.open.fetch_sub(1, Ordering::Relaxed);
+        self.series.tunnels.dec();
+    }
+}
+
+/// A tunnel that a client was promised.
+pub(in crate::proxy) struct Tunnel {
+    pub(in crate::proxy) client: OnUpgrade,
+    pub(in crate::proxy) backend: OnUpgrade,
+    /// As the client asked: GET, or the CONNECT of HTTP/2.
+    pub(in crate::proxy) method: Method,
+    /// What the client was answered.
+    pub(in crate::proxy) status: StatusCode,
+    pub(in crate::proxy) region: RegionName,
+    pub(in crate::proxy) path: String,
+    pub(in crate::proxy) idle_timeout: Duration,
+    /// The greatest age, where there is one.
+    pub(in crate::proxy) max_age: Option<Duration>,
+    pub(in crate::proxy) drain: Drain,
+    pub(in crate::proxy) active: Active,
+    pub(in crate::proxy) _count: Count,
+    pub(in crate::proxy) _socket: Socket,
+}
+
+impl Tunnel {
+    /// Carries it to its end, and tells.
+    pub(in crate::proxy) async fn run(mut self) {
+        let started = Instant::now();
+        let mut tally = Tally::default();
+        let drain = self.drain.clone();
+        let ended_by = tokio::select! {
+            ended_by = self.carry(&mut tally) => ended_by,
+            () = drain.cutting() => EndedBy::Drain,
+        };
+        self.tell(started.elapsed(), &tally, ended_by);
+    }
+
+    fn tell(&self, took: Duration, tally: &Tally, ended_by: EndedBy) {
+        let duration_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
+        let Tally { up, down, frames_up, frames_down, close } = *tally;
+        tracing::info!(
+            target: "Proxy::access",
+            method = %self.method,
+            path = %self.path,
+            status = self.status.as_u16(),
+            duration_ms,
+            region = %self.region,
+            up,
+            down,
+            frames_up,
+            frames_down,
+            close_code = close,
+            ended_by = %ended_by.as_str(),
+            "{} {} {} - {duration_ms}ms tunnel",
+            self.method,
+            self.path,
+            self.status.as_u16(),
+        );
+    }
+
+    /// Waits until HTTP is done with both connections, then moves their bytes.
+    async fn carry(&mut self, tally: &mut Tally) -> EndedBy {
+        let upstream = Arc::clone(&self.active.upstream);
+        let turn = turn(self.drain.clone(), upstream, self.max_age.map(aged));
+        let both = async { tokio::try_join!(&mut self.client, &mut self.backend) };
+        match timeout(HANDOVER_TIMEOUT, both).await {
+            Ok(Ok((client, backend))) => {
+                let (mut client, mut backend) = (TokioIo::new(client), TokioIo::new(backend));
+                run(&mut client, &mut backend, self.idle_timeout, turn, tally).await
+            }
+            Ok(Err(error)) => {
+                tracing::debug!(target: "Proxy", "no tunnel after the handshake: {error}");
+                EndedBy::Client
+            }
+            Err(_) => EndedBy::Client,
+        }
+    }
+}
+
+/// When a tunnel that begins now is too old.
+fn aged(max_age: Duration) -> Instant {
+    Instant::now() + max_age.mul_f64(1.0 - AGE_JITTER * fastrand::f64())
+}
+
+/// For each tunnel of a backend that is taken out: over how long they are told to leave …
+const LEAVE_EACH: Duration = Duration::from_millis(10);
+/// … and no longer than this.
+const LEAVE_WINDOW: Duration = Duration::from_secs(30);
+
+/// Ends when the tunnel is to leave: in its turn of a drain, its backend's or the process's, or at its age.
+async fn turn(drain: Drain, upstream: Arc<Upstream>, age: Option<Instant>) -> EndedBy {
+    let mut leaving = upstream.leaving();
+    let mut why = EndedBy::Age;
+    let mut timed = age.is_some();
+    // One timer for all three: every tunnel has it.
+    let mut sleep = pin!(sleep_until(age.unwrap_or_else(Instant::now)));
+    loop {
+        tokio::select! {
+            () = sleep.as_mut(), if timed => return why,
+            () = drain.draining(), if why != EndedBy::Drain => {
+                why = EndedBy::Drain;
+                sleep.as_mut().reset(drain.turn());
+            }
+            // An error is a backend that nothing holds any more; this does.
+            _ = leaving.wait_for(|leaving| *leaving), if why == EndedBy::Age => {
+                why = EndedBy::BackendDrain;
+                let together = u32::try_from(upstream.active()).unwrap_or(u32::MAX);
+                let window = (LEAVE_EACH * together).min(LEAVE_WINDOW);
+                sleep.as_mut().reset(Instant::now() + window.mul_f64(fastrand::f64()));
+            }
+        }
+        timed = true;
+    }
+}
