@@ -18,6 +18,8 @@ use crate::settings::RegionName;
 
 /// The header that ties an answer to its log line.
 pub(super) static X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+/// The methods that may be worth a try.
+const METHODS: &str = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS";
 static JSON: HeaderValue = HeaderValue::from_static("application/json");
 
 /// Why this gateway answers by itself, with an error.
@@ -148,7 +150,7 @@ pub(super) fn refuse(refused: &Refused, answering: &Answering<'_>) -> Response<C
         headers.insert(SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
     }
     if verdict.status == StatusCode::METHOD_NOT_ALLOWED {
-        let all = HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS");
+        let all = HeaderValue::from_static(METHODS);
         headers.insert(ALLOW, verdict.allow.unwrap_or(all));
     }
     if verdict.status == StatusCode::UNAUTHORIZED {
@@ -173,6 +175,13 @@ pub(super) fn ok(body: Bytes) -> Response<Content> {
 /// The caller has it.
 pub(super) fn not_modified() -> Response<Content> {
     empty(StatusCode::NOT_MODIFIED)
+}
+
+/// What this gateway passes on (RFC 9110, 9.3.7).
+pub(super) fn options() -> Response<Content> {
+    let mut response = empty(StatusCode::NO_CONTENT);
+    response.headers_mut().insert(ALLOW, HeaderValue::from_static(METHODS));
+    response
 }
 
 /// An answer without a body.
@@ -255,9 +264,11 @@ fn judge_forward(error: ForwardError, retry_after: u32) -> Verdict {
         | ForwardError::Garbage
         | ForwardError::UnaskedUpgrade
         | ForwardError::NotSwitched => (StatusCode::BAD_GATEWAY, "bad_gateway"),
-        ForwardError::ConnectTimeout | ForwardError::TlsTimeout | ForwardError::HeadTimeout => {
-            (StatusCode::GATEWAY_TIMEOUT, "gateway_timeout")
-        }
+        ForwardError::ConnectTimeout
+        | ForwardError::TlsTimeout
+        | ForwardError::HeadTimeout
+        | ForwardError::TotalTimeout => (StatusCode::GATEWAY_TIMEOUT, "gateway_timeout"),
+        ForwardError::Loop => (StatusCode::LOOP_DETECTED, "loop_detected"),
         ForwardError::Framing(_) | ForwardError::BadBody => {
             (StatusCode::BAD_REQUEST, "bad_request")
         }
@@ -275,6 +286,8 @@ fn judge_forward(error: ForwardError, retry_after: u32) -> Verdict {
         {
             verdict.retry_after(spread(retry_after))
         }
+        // Waiting does not straighten a circle.
+        Fault::Gateway if matches!(error, ForwardError::Loop) => verdict,
         Fault::Gateway => verdict.retry_after(retry_after),
         Fault::Backend => verdict,
     }

@@ -16,6 +16,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
 use super::access::AccessLog;
+use super::probe::Probe;
 use super::unparsed::Substitute;
 use crate::proxy::Arrival;
 use crate::shutdown::InFlight;
@@ -146,11 +147,12 @@ pub(super) struct ClientIo {
     log: Arc<AccessLog>,
     /// What is said in place of hyper's own answer to a request that it could not parse.
     substitute: Option<Substitute>,
+    probe: Probe,
 }
 
 impl ClientIo {
     pub(super) fn new(stream: TcpStream, state: Arc<ConnectionState>, log: Arc<AccessLog>) -> Self {
-        Self { stream, state, log, substitute: None }
+        Self { stream, state, log, substitute: None, probe: Probe::default() }
     }
 
     /// The plain stream, for a socket that has left HTTP.
@@ -209,7 +211,7 @@ impl AsyncRead for ClientIo {
             && buffer.remaining() > 0
             && self.state.hides_end(context.waker())
         {
-            return Poll::Pending;
+            return self.poll_gone(context);
         }
         // The rest of a body that nobody wanted may come behind its answer, and is no head.
         if self.state.phase() == Phase::Idle
@@ -227,6 +229,17 @@ impl AsyncRead for ClientIo {
 }
 
 impl ClientIo {
+    /// The client has ended what it says: whether it is gone, too.
+    fn poll_gone(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let state = &self.state;
+        // Nothing may stand in hyper's or the system's queue that an interim answer would break into.
+        if !state.arrival.is_waiting() || state.has_unsent.load(Ordering::Relaxed) {
+            self.probe.rest();
+            return Poll::Pending;
+        }
+        self.probe.poll_gone(Pin::new(&mut self.stream), context).map(Err)
+    }
+
     /// Whether what is written now is no answer of the service: then the parser has refused a request.
     fn is_hypers_own(&self) -> bool {
         matches!(self.state.phase(), Phase::Idle | Phase::Head)

@@ -22,6 +22,7 @@ mod metrics;
 mod own;
 mod page;
 mod policy;
+mod probe;
 mod security;
 mod unparsed;
 
@@ -339,7 +340,11 @@ impl Edge {
         let response = if policy.own.is_ws(request.uri().path()) {
             let name = region.name();
             if self.common.hub.hosts(name.as_str()) {
-                return Box::pin(self.chat_here(name, client, access, request)).await;
+                let answered = Box::pin(self.chat_here(name, client, access, request)).await;
+                return answered.map(|mut response| {
+                    region.sign(response.headers_mut());
+                    response
+                });
             }
             self.proxy.forward_to_hub(&region, &caller, request, access.report()).await
         } else {

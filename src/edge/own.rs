@@ -6,6 +6,7 @@ use http::{HeaderValue, Method, Request, Response, StatusCode};
 use super::body::Content;
 use super::page::{self, Asset};
 use super::{Door, Edge, answer};
+use crate::proxy::ends_here;
 use crate::settings::{ApiSettings, PageSettings, ProxySettings};
 
 /// Where the own paths of the proxy listener are; an empty one is turned off.
@@ -58,8 +59,9 @@ pub(super) fn answer<B>(
     request: &Request<B>,
 ) -> Option<Response<Content>> {
     let path = request.uri().path();
-    if *request.method() == Method::OPTIONS && path == "*" {
-        return Some(answer::empty(StatusCode::NO_CONTENT));
+    let (method, headers) = (request.method(), request.headers());
+    if (*method == Method::OPTIONS && path == "*") || ends_here(method, headers) {
+        return Some(answer::options());
     }
     if !matches!(*request.method(), Method::GET | Method::HEAD) {
         return None;

@@ -17,6 +17,8 @@ use futures_util::task::AtomicWaker;
 pub struct Arrival {
     /// The exchange has not taken the last of the body.
     pending: AtomicBool,
+    /// Nothing of an answer is there yet, and interim ones would be understood.
+    waiting: AtomicBool,
     /// A FIN has come, and is kept from hyper.
     ended: AtomicBool,
     /// The exchange has found nothing more to take since.
@@ -32,6 +34,17 @@ impl Arrival {
     pub fn begin(&self, with_body: bool) {
         self.pending.store(with_body, Ordering::Relaxed);
         self.ended.store(false, Ordering::Relaxed);
+    }
+
+    /// A backend's answer is waited for until the guard is dropped; `interim`: the client understands interim answers.
+    pub(super) fn wait(&self, interim: bool) -> Waiting<'_> {
+        self.waiting.store(interim, Ordering::Relaxed);
+        Waiting(self)
+    }
+
+    /// Whether nothing of an answer is there yet, all of the request is, and an interim answer would be understood.
+    pub fn is_waiting(&self) -> bool {
+        self.waiting.load(Ordering::Relaxed) && !self.is_pending()
     }
 
     /// Whether the exchange has not taken the last of the body.
@@ -73,5 +86,14 @@ impl Arrival {
     /// The exchange has taken the last of it.
     pub fn complete(&self) {
         self.pending.store(false, Ordering::Relaxed);
+    }
+}
+
+/// Somebody waits for a backend's answer.
+pub(super) struct Waiting<'a>(&'a Arrival);
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.waiting.store(false, Ordering::Relaxed);
     }
 }

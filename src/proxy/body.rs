@@ -29,6 +29,19 @@ pub enum BodyError {
     Aborted(#[source] hyper::Error),
     #[error("the backend's answer stopped for {0:?}")]
     Stalled(Duration),
+    #[error("the exchange took longer than this gateway allows")]
+    TotalTimeout,
+}
+
+impl BodyError {
+    /// How the exchange ended, in a word of a closed set, for records of it.
+    pub fn end(&self) -> &'static str {
+        match self {
+            Self::Aborted(_) => "backend_aborted",
+            Self::Stalled(_) => "backend_stalled",
+            Self::TotalTimeout => "total_timeout",
+        }
+    }
 }
 
 /// The hold of one exchange on its backend.
@@ -57,17 +70,29 @@ pub struct Body {
     inner: Option<Incoming>,
     lease: Option<Lease>,
     idle: IdleTimer,
+    /// Rings when the whole exchange has taken too long; boxed, as hardly anybody sets such a limit.
+    total: Option<Pin<Box<Sleep>>>,
 }
 
 impl Body {
     /// The body of a response that has none.
     pub(super) fn empty() -> Self {
-        Self { inner: None, lease: None, idle: IdleTimer::new(Duration::ZERO) }
+        Self { inner: None, lease: None, idle: IdleTimer::new(Duration::ZERO), total: None }
     }
 
-    pub(super) fn new(inner: Incoming, lease: Lease, idle_timeout: Duration) -> Self {
-        let mut body =
-            Self { inner: Some(inner), lease: Some(lease), idle: IdleTimer::new(idle_timeout) };
+    /// `deadline`: when the whole exchange must be over.
+    pub(super) fn new(
+        inner: Incoming,
+        lease: Lease,
+        idle_timeout: Duration,
+        deadline: Option<Instant>,
+    ) -> Self {
+        let mut body = Self {
+            inner: Some(inner),
+            lease: Some(lease),
+            idle: IdleTimer::new(idle_timeout),
+            total: deadline.map(|deadline| Box::pin(sleep_until(deadline))),
+        };
         if body.is_end_stream() {
             // Nobody will poll it.
             body.finish();
@@ -111,6 +136,11 @@ impl http_body::Body for Body {
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let this = self.get_mut();
         let Some(inner) = &mut this.inner else { return Poll::Ready(None) };
+        if let Some(total) = &mut this.total
+            && total.as_mut().poll(cx).is_ready()
+        {
+            return Poll::Ready(Some(Err(this.fail(Cause::TotalTimeout, BodyError::TotalTimeout))));
+        }
         match Pin::new(&mut *inner).poll_frame(cx) {
             Poll::Ready(Some(Ok(frame))) => {
                 this.idle.moved();

@@ -3,7 +3,8 @@
 use std::ops::Deref;
 
 use crate::settings::{
-    BackendsSettings, BreakerSettings, HealthSettings, ProxySettings, Settings, TlsBackendSettings,
+    BackendsSettings, BreakerSettings, HealthSettings, ProxySettings, RetrySettings, Settings,
+    TlsBackendSettings,
 };
 
 /// What holds for the exchanges of every region.
@@ -11,6 +12,7 @@ use crate::settings::{
 pub struct Bounds {
     pub proxy: ProxySettings,
     pub backends: BackendsSettings,
+    pub retry: RetrySettings,
     /// `[tls.backends]`.
     pub tls: TlsBackendSettings,
     pub health: HealthSettings,
@@ -31,6 +33,7 @@ impl From<&Settings> for Bounds {
         Self {
             proxy: settings.proxy.clone(),
             backends: settings.backends.clone(),
+            retry: settings.retry.clone(),
             tls: settings.tls.backends.clone(),
             health: settings.health.clone(),
             breaker: settings.breaker.clone(),

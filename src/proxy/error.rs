@@ -5,6 +5,7 @@
 
 use std::error::Error as _;
 
+use super::backends::NoBackend;
 use super::dial::TlsSetupError;
 use super::headers::FramingError;
 use super::upload::UploadError;
@@ -55,6 +56,12 @@ pub enum ForwardError {
     /// No response head in time (504).
     #[error("the backend did not answer in time")]
     HeadTimeout,
+    /// Not all of the answer's head came in the time that the whole exchange may take (504).
+    #[error("the exchange took longer than this gateway allows")]
+    TotalTimeout,
+    /// The request has been here before, or has passed too many gateways (508; RFC 9110, 7.6.3).
+    #[error("this request goes in a circle; check where the gateways on its way send this region")]
+    Loop,
     /// The request's framing headers cannot be trusted (400, close).
     #[error(transparent)]
     Framing(#[from] FramingError),
@@ -86,9 +93,11 @@ pub enum Fault {
 impl ForwardError {
     pub fn fault(self) -> Fault {
         match self {
-            Self::NoBackend | Self::TooManyTunnels | Self::Overloaded | Self::Draining => {
-                Fault::Gateway
-            }
+            Self::NoBackend
+            | Self::TooManyTunnels
+            | Self::Overloaded
+            | Self::Draining
+            | Self::Loop => Fault::Gateway,
             Self::Connect
             | Self::ConnectTimeout
             | Self::Tls
@@ -98,7 +107,8 @@ impl ForwardError {
             | Self::Garbage
             | Self::UnaskedUpgrade
             | Self::NotSwitched
-            | Self::HeadTimeout => Fault::Backend,
+            | Self::HeadTimeout
+            | Self::TotalTimeout => Fault::Backend,
             Self::Framing(_)
             | Self::BadBody
             | Self::BodyTooLarge(_)
@@ -134,7 +144,31 @@ impl ForwardError {
             Self::Reset | Self::Refused => Some(Cause::Reset),
             Self::Garbage | Self::UnaskedUpgrade | Self::NotSwitched => Some(Cause::Garbage),
             Self::HeadTimeout => Some(Cause::HeadTimeout),
+            Self::TotalTimeout => Some(Cause::TotalTimeout),
             _ => None,
+        }
+    }
+
+    /// How the exchange ended, in a word of a closed set, for records of it.
+    pub fn end(self) -> &'static str {
+        match self {
+            Self::NoBackend => "no_backend",
+            Self::Overloaded | Self::TooManyTunnels => "overloaded",
+            Self::Draining => "draining",
+            Self::Connect => "connect_failed",
+            Self::ConnectTimeout => "connect_timeout",
+            Self::Tls => "tls_failed",
+            Self::TlsTimeout => "tls_timeout",
+            Self::Reset => "backend_reset",
+            Self::Refused => "backend_refused",
+            Self::Garbage | Self::UnaskedUpgrade | Self::NotSwitched => "backend_garbage",
+            Self::HeadTimeout => "first_byte_timeout",
+            Self::TotalTimeout => "total_timeout",
+            Self::Loop => "loop",
+            Self::Framing(_) | Self::BadBody | Self::BadUpgrade(_) => "bad_request",
+            Self::BodyTooLarge(_) => "body_too_large",
+            Self::BodyStalled => "body_timeout",
+            Self::ClientGone => "client_gone",
         }
     }
 
@@ -154,6 +188,15 @@ impl ForwardError {
             Self::Refused
         } else {
             Self::Reset
+        }
+    }
+}
+
+impl From<NoBackend> for ForwardError {
+    fn from(none: NoBackend) -> Self {
+        match none {
+            NoBackend::Unavailable => Self::NoBackend,
+            NoBackend::Overloaded => Self::Overloaded,
         }
     }
 }
@@ -181,10 +224,12 @@ pub(super) enum Cause {
     Aborted,
     /// The response body stopped.
     Stalled,
+    /// The exchange was not over in its time.
+    TotalTimeout,
 }
 
 impl Cause {
-    pub(super) const ALL: [Self; 9] = [
+    pub(super) const ALL: [Self; 10] = [
         Self::Connect,
         Self::ConnectTimeout,
         Self::Tls,
@@ -194,6 +239,7 @@ impl Cause {
         Self::HeadTimeout,
         Self::Aborted,
         Self::Stalled,
+        Self::TotalTimeout,
     ];
 
     /// Whether there was no connection, so that nothing of the backend is there.
@@ -212,6 +258,7 @@ impl Cause {
             Self::HeadTimeout => "head_timeout",
             Self::Aborted => "aborted",
             Self::Stalled => "stalled",
+            Self::TotalTimeout => "total_timeout",
         }
     }
 }

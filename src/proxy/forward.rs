@@ -1,13 +1,11 @@
-//! One HTTP exchange: the request out, the head of the answer in.
+//! One HTTP exchange: the request out, the head of the answer in. Who is asked, and how often, is `course`'s.
 //!
-//! Attempts: a backend that could not be reached is followed by the next, whatever the method, for
-//! nothing was sent. A kept connection that the backend has just closed (RFC 9112, 9.3.1) is followed
-//! by a new one: when hyper gives the request back unsent, or when the method is idempotent and there
-//! is no body. Anything else that may have been seen is not repeated.
+//! A small body of an idempotent request is read before anything is sent, so that it can be sent again.
 //!
 //! Absent on purpose: interim answers other than 100 (a 103 is dropped, as RFC 9110, 15.2 permits).
 
 use std::future::Future;
+use std::net::IpAddr;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,27 +16,46 @@ use http_body::Body as _;
 use hyper::body::Incoming;
 use tokio::time::{Instant, timeout_at};
 
-use super::backends::{Active, Group, NoBackend, Tried};
+use super::backends::Active;
 use super::body::{Body, Lease};
-use super::conns::Conns;
-use super::dial::{ConnectError, Sender};
+use super::course::Side;
+use super::dial::Sender;
 use super::error::{Fault, ForwardError};
 use super::upload::{RequestBody, Upload};
-use super::{Caller, Proxy, Region, Report, headers};
-use crate::settings::ProxySettings;
+use super::{Bounds, Caller, Proxy, Region, Report, headers, hops};
 
 /// What an exchange may do, and how long it may take.
 pub(super) struct Terms {
     pub(super) first_byte_timeout: Duration,
+    /// The same, while another attempt could follow.
+    pub(super) try_timeout: Option<Duration>,
+    /// When all of it must be over.
+    pub(super) deadline: Option<Instant>,
     pub(super) upload: Option<Arc<Upload>>,
     /// It may be sent a second time even if it was seen.
     pub(super) replayable: bool,
-    /// No kept connection is used.
+    /// It is a handshake: no kept connection is used.
     pub(super) fresh: bool,
     /// It is a handshake: its connection must be HTTP/1.1.
     pub(super) upgrade: bool,
-    /// What the request has in common with those that belong to the same backend.
-    pub(super) key: Option<u64>,
+    /// Who asks, for groups that keep his requests together.
+    pub(super) client: IpAddr,
+}
+
+impl Terms {
+    /// Of an exchange without a body that may be sent again, for a region with these bounds.
+    pub(super) fn new(bounds: &Bounds, client: IpAddr) -> Self {
+        Self {
+            first_byte_timeout: bounds.first_byte_timeout,
+            try_timeout: bounds.retry.try_timeout,
+            deadline: bounds.total_timeout.map(|limit| Instant::now() + limit),
+            upload: None,
+            replayable: bounds.retry.enabled,
+            fresh: false,
+            upgrade: false,
+            client,
+        }
+    }
 }
 
 /// An answer's head, and the connection it came on.
@@ -46,6 +63,8 @@ pub(super) struct Exchange {
     pub(super) response: Response<Incoming>,
     pub(super) sender: Sender,
     pub(super) active: Active,
+    /// The region that answered.
+    pub(super) region: Arc<Region>,
 }
 
 impl Proxy {
@@ -53,7 +72,7 @@ impl Proxy {
     pub(super) async fn plain(
         &self,
         region: &Arc<Region>,
-        group: &Group,
+        side: Side,
         caller: &Caller,
         request: Request<Incoming>,
         report: &mut Report,
@@ -63,7 +82,6 @@ impl Proxy {
             0 => u64::MAX,
             limit => limit,
         };
-        let key = group.key(request.headers(), caller.client);
         let (mut parts, body) = request.into_parts();
         if body.size_hint().lower() > limit {
             return Err(ForwardError::BodyTooLarge(limit));
@@ -73,19 +91,24 @@ impl Proxy {
             &mut parts.headers,
             parts.version,
             caller,
-            &region.header,
+            region.marks(),
             has_body,
         )?;
+        hops::count_down(&parts.method, &mut parts.headers);
         to_next_hop(&mut parts);
-        let replayable = !has_body && is_idempotent(&parts.method);
+        let mut terms = Terms::new(settings, caller.client);
+        terms.replayable &= is_idempotent(&parts.method);
         let (body, upload) = if has_body {
             let idle = settings.body_idle_timeout;
             let (body, upload) =
                 RequestBody::new(body, limit, idle, Upload::new(wants.expects, &caller.arrival));
-            (body, Some(upload))
+            let may_hold =
+                terms.replayable && !wants.expects && body.fits(settings.retry.hold_bytes);
+            (if may_hold { Box::pin(body.hold()).await? } else { body }, Some(upload))
         } else {
             (RequestBody::empty(), None)
         };
+        terms.replayable &= body.again().is_some();
         let mut request = Request::from_parts(parts, body);
         if let Some(upload) = upload.clone().filter(|_| wants.expects) {
             hyper::ext::on_informational(&mut request, move |response| {
@@ -94,36 +117,36 @@ impl Proxy {
                 }
             });
         }
-        let first_byte_timeout = settings.first_byte_timeout;
-        let terms =
-            Terms { first_byte_timeout, upload, replayable, fresh: false, upgrade: false, key };
-        let exchange = self.exchange(region, group, request, &terms, report).await?;
+        terms.upload = upload;
+        let exchange = self.exchange(region, side, request, &terms, report).await?;
         if exchange.response.status() == StatusCode::SWITCHING_PROTOCOLS {
             return Err(refused(&exchange.active, ForwardError::UnaskedUpgrade, "101 unasked"));
         }
-        self.answer(region, exchange, terms.upload, wants.trailers)
+        self.answer(exchange, terms, wants.trailers)
     }
 
     /// Hands an answer on, with its body still to come.
     pub(super) fn answer(
         &self,
-        region: &Arc<Region>,
         exchange: Exchange,
-        upload: Option<Arc<Upload>>,
+        terms: Terms,
         trailers: bool,
     ) -> Result<Response<Body>, ForwardError> {
-        let Exchange { response, sender, active } = exchange;
+        let Exchange { response, sender, active, region } = exchange;
         let (mut parts, body) = response.into_parts();
-        let length = body.size_hint().exact();
-        if headers::prepare_response(&mut parts.headers, length, trailers).is_err() {
+        let (length, marks) = (body.size_hint().exact(), region.marks());
+        let version = parts.version;
+        let prepared =
+            headers::prepare_response(&mut parts.headers, version, marks, length, trailers);
+        if prepared.is_err() {
             return Err(refused(&active, ForwardError::Garbage, "ambiguous length of the answer"));
         }
         // The version is each connection's own: hyper lowers it for a client of HTTP/1.0.
         parts.version = Version::HTTP_11;
-        let (conns, region) = (Arc::clone(&self.conns), Arc::clone(region));
+        let Terms { upload, deadline, .. } = terms;
         let idle_timeout = region.bounds.body_idle_timeout;
-        let lease = Lease { sender, conns, active, region, upload };
-        Ok(Response::from_parts(parts, Body::new(body, lease, idle_timeout)))
+        let lease = Lease { sender, conns: Arc::clone(&self.conns), active, region, upload };
+        Ok(Response::from_parts(parts, Body::new(body, lease, idle_timeout, deadline)))
     }
 }
 
@@ -146,104 +169,20 @@ fn is_idempotent(method: &Method) -> bool {
     )
 }
 
-impl Proxy {
-    /// Sends a request to one backend after the other until one has it.
-    pub(super) async fn exchange(
-        &self,
-        region: &Region,
-        group: &Group,
-        request: Request<RequestBody>,
-        terms: &Terms,
-        report: &mut Report,
-    ) -> Result<Exchange, ForwardError> {
-        let mut unsent = Some(request);
-        let mut tried = Tried::default();
-        let mut verdict = ForwardError::NoBackend;
-        while unsent.is_some() {
-            let active = match group.acquire(&mut tried, terms.key).await {
-                Ok(active) => active,
-                Err(NoBackend::Overloaded) if report.attempts == 0 => {
-                    return Err(ForwardError::Overloaded);
-                }
-                Err(NoBackend::Overloaded | NoBackend::Unavailable) => break,
-            };
-            report.attempts = report.attempts.saturating_add(1);
-            report.backend = Some(Arc::clone(&active.upstream.label));
-            match attempt(&self.conns, &region.bounds, &active, &mut unsent, terms).await {
-                Ok((response, sender)) => {
-                    report.first_byte = Some(active.since.elapsed());
-                    active.answered(response.status());
-                    return Ok(Exchange { response, sender, active });
-                }
-                Err(error) => verdict = error,
-            }
-            if unsent.is_some() {
-                group.mark(&active.upstream);
-            }
-        }
-        Err(verdict)
-    }
-}
-
-/// Sends a request to one backend. After an error, `unsent` still has the request if another may.
-async fn attempt(
-    conns: &Arc<Conns>,
-    bounds: &ProxySettings,
-    active: &Active,
-    unsent: &mut Option<Request<RequestBody>>,
-    terms: &Terms,
-) -> Result<(Response<Incoming>, Sender), ForwardError> {
-    let kept = if terms.fresh { None } else { conns.take(&active.upstream, bounds) };
-    if let Some(sender) = kept {
-        active.upstream.series.reuses.inc();
-        // Of a stream a backend may say that it has done nothing with it.
-        let may_be_refused = terms.upload.is_none() && matches!(sender, Sender::Http2(_));
-        let copied = terms.replayable || may_be_refused;
-        let spare = unsent.as_ref().filter(|_| copied).map(copy);
-        match send(sender, active, unsent, terms).await {
-            Err(ForwardError::Reset | ForwardError::Refused) if unsent.is_some() => {}
-            Err(ForwardError::Refused) if spare.is_some() => *unsent = spare,
-            Err(ForwardError::Reset) if terms.replayable => *unsent = spare,
-            Err(error) => return Err(refused(active, error, "on a kept connection")),
-            answered => return answered,
-        }
-    }
-    let sender = match conns.connect(&active.upstream, bounds, terms.upgrade).await {
-        Ok(sender) => sender,
-        Err(detail) => {
-            let error = match detail {
-                ConnectError::Timeout(_) => ForwardError::ConnectTimeout,
-                ConnectError::TlsTimeout(_) => ForwardError::TlsTimeout,
-                ConnectError::Tls(_) => ForwardError::Tls,
-                ConnectError::Io(_) | ConnectError::Handshake(_) => ForwardError::Connect,
-            };
-            return Err(refused(active, error, detail));
-        }
-    };
-    active.upstream.health.reached();
-    let answered = send(sender, active, unsent, terms).await;
-    answered.map_err(|error| refused(active, error, "on a new connection"))
-}
-
-/// A request without its body, which it has not.
-fn copy(request: &Request<RequestBody>) -> Request<RequestBody> {
-    let mut copy = Request::new(RequestBody::empty());
-    *copy.method_mut() = request.method().clone();
-    *copy.uri_mut() = request.uri().clone();
-    *copy.headers_mut() = request.headers().clone();
-    copy
-}
-
-/// Sends a request on one connection and waits for the head of the answer.
-async fn send(
+/// Sends a request on one connection and waits for the head of the answer; `in_haste` not as long, where the terms say
+/// so.
+pub(super) async fn send(
     mut sender: Sender,
     active: &Active,
     unsent: &mut Option<Request<RequestBody>>,
     terms: &Terms,
+    in_haste: bool,
 ) -> Result<(Response<Incoming>, Sender), ForwardError> {
     let request = unsent.take().ok_or(ForwardError::Reset)?;
     let answer = pin!(sender.try_send_request(request));
-    match head_in_time(answer, terms).await {
+    let limit = terms.try_timeout.filter(|_| in_haste);
+    let limit = limit.map_or(terms.first_byte_timeout, |limit| limit.min(terms.first_byte_timeout));
+    match head_in_time(answer, limit, terms.upload.as_deref()).await {
         Some(Ok(response)) => Ok((response, sender)),
         Some(Err(mut failed)) => {
             *unsent = failed.take_message();
@@ -259,15 +198,18 @@ async fn send(
     }
 }
 
-/// Waits for an answer as long as the terms allow, counted from the last of the request.
-async fn head_in_time<F: Future>(mut answer: Pin<&mut F>, terms: &Terms) -> Option<F::Output> {
-    let mut deadline = Instant::now() + terms.first_byte_timeout;
+/// Waits for an answer as long as the limit allows, counted from the last of the request.
+async fn head_in_time<F: Future>(
+    mut answer: Pin<&mut F>,
+    limit: Duration,
+    upload: Option<&Upload>,
+) -> Option<F::Output> {
+    let mut deadline = Instant::now() + limit;
     loop {
         if let Ok(answer) = timeout_at(deadline, answer.as_mut()).await {
             return Some(answer);
         }
-        let upload = terms.upload.as_ref()?;
-        deadline = upload.deadline(terms.first_byte_timeout)?;
+        deadline = upload?.deadline(limit)?;
     }
 }
 

@@ -17,7 +17,9 @@ use http::header::{
 use http::{HeaderMap, HeaderValue, Version};
 
 use super::Caller;
+use super::error::ForwardError;
 use super::forwarded;
+use super::hops::{self, Hops};
 use super::route::X_REGION;
 
 static KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
@@ -25,6 +27,10 @@ static PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection"
 static PROXY_AUTHENTICATION_INFO: HeaderName = HeaderName::from_static("proxy-authentication-info");
 static HTTP2_SETTINGS: HeaderName = HeaderName::from_static("http2-settings");
 static X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+/// The region that was asked for, as the backend is told; `x-region` is the one that serves.
+static X_REGION_REQUESTED: HeaderName = HeaderName::from_static("x-region-requested");
+/// The region that served, as the client is told.
+static X_REGION_SERVED: HeaderName = HeaderName::from_static("x-region-served");
 
 /// Framing that must not be forwarded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -81,6 +87,9 @@ impl Found {
     const ALIAS: u16 = 1 << 6;
     const COOKIE: u16 = 1 << 7;
     const EXPECT: u16 = 1 << 8;
+    const HOPS: u16 = 1 << 9;
+    /// What only the other direction has.
+    const REGION: u16 = 1 << 10;
 
     fn look(headers: &HeaderMap) -> Self {
         Self(headers.keys().fold(0, |found, name| found | Self::kind(name.as_str())))
@@ -101,6 +110,8 @@ impl Found {
             "transfer-encoding" => Self::CHUNKED,
             "cookie" => Self::COOKIE,
             "expect" => Self::EXPECT,
+            "x-region-served" | "x-region-requested" => Self::REGION,
+            _ if hops::is_of_hops(name) => Self::HOPS,
             _ if forwarded::is_forwarding(name) => Self::FORWARDED,
             _ if name.contains('_') => Self::ALIAS,
             _ => 0,
@@ -121,18 +132,28 @@ pub(super) struct Prepared {
     pub(super) trailers: bool,
 }
 
-/// Makes a client's headers the backend's. `has_body`: something will follow the head.
+/// What a message is marked with on its way.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Marks<'a> {
+    pub(super) region: &'a HeaderValue,
+    pub(super) hops: &'a Hops,
+}
+
+/// Makes a client's headers the backend's, of the region that was asked for. `has_body`: something will follow the head.
 pub(super) fn prepare_request(
     headers: &mut HeaderMap,
     version: Version,
     caller: &Caller,
-    region: &HeaderValue,
+    marks: Marks<'_>,
     has_body: bool,
-) -> Result<Prepared, FramingError> {
+) -> Result<Prepared, ForwardError> {
     let found = Found::look(headers);
     let chunked = found.has(Found::CHUNKED);
     if chunked {
         check_framing(headers, version)?;
+    }
+    if found.has(Found::HOPS) {
+        marks.hops.check(headers)?;
     }
     let trailers = found.has(Found::TE) && has_token(headers, &TE, "trailers");
     strip_hop(headers, found);
@@ -140,7 +161,7 @@ pub(super) fn prepare_request(
         headers.remove(TRAILER);
     }
     if found.has(Found::ALIAS) {
-        remove_aliases(headers);
+        remove_aliases(headers, is_guarded);
     }
     if found.has(Found::COOKIE) {
         join_cookies(headers);
@@ -163,20 +184,32 @@ pub(super) fn prepare_request(
         headers.remove(EXPECT);
     }
     forwarded::apply(headers, caller, found.has(Found::FORWARDED));
+    marks.hops.pass(headers, version, found.has(Found::HOPS));
+    if found.has(Found::REGION) {
+        headers.remove(&X_REGION_SERVED);
+    }
     headers.insert(HOST, caller.host.clone());
-    headers.insert(&X_REGION, region.clone());
+    headers.insert(&X_REGION, marks.region.clone());
+    headers.insert(&X_REGION_REQUESTED, marks.region.clone());
     headers.insert(&X_REQUEST_ID, caller.request_id.clone());
     Ok(Prepared { expects, trailers })
+}
+
+/// Another region serves than the one that was asked for.
+pub(super) fn hand_over(headers: &mut HeaderMap, region: &HeaderValue) {
+    headers.insert(&X_REGION, region.clone());
 }
 
 /// A reply that states its length twice, or in a coding that is not undone on the way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct AmbiguousReply;
 
-/// Makes a backend's headers the client's. `length` is what hyper reads from the framing;
-/// `trailers`: the client takes them.
+/// Makes a backend's headers the client's: of the region that served, received in `version`. `length` is what hyper
+/// reads from the framing; `trailers`: the client takes them.
 pub(super) fn prepare_response(
     headers: &mut HeaderMap,
+    version: Version,
+    marks: Marks<'_>,
     length: Option<u64>,
     trailers: bool,
 ) -> Result<(), AmbiguousReply> {
@@ -191,14 +224,33 @@ pub(super) fn prepare_response(
         headers.remove(TRAILER);
     }
     one_content_length(headers, length);
+    sign(headers, version, marks, found);
     Ok(())
 }
 
 /// Makes a 101's headers ready for the client's hop, which states its own upgrade.
-pub(super) fn prepare_switch(headers: &mut HeaderMap) {
-    strip_hop(headers, Found::look(headers));
+pub(super) fn prepare_switch(headers: &mut HeaderMap, marks: Marks<'_>) {
+    let found = Found::look(headers);
+    strip_hop(headers, found);
     headers.remove(CONTENT_LENGTH);
     headers.remove(TRAILER);
+    sign(headers, Version::HTTP_11, marks, found);
+}
+
+pub(super) fn tell_served(headers: &mut HeaderMap, region: &HeaderValue) {
+    headers.insert(&X_REGION_SERVED, region.clone());
+}
+
+/// Says who served, and by which way.
+fn sign(headers: &mut HeaderMap, version: Version, marks: Marks<'_>, found: Found) {
+    if found.has(Found::REGION) {
+        headers.remove(&X_REGION_REQUESTED);
+    }
+    if found.has(Found::ALIAS) {
+        remove_aliases(headers, is_of_regions);
+    }
+    tell_served(headers, marks.region);
+    marks.hops.sign(headers, version);
 }
 
 fn strip_hop(headers: &mut HeaderMap, found: Found) {
@@ -257,11 +309,15 @@ fn remove_hop_by_hop(headers: &mut HeaderMap) {
 
 /// Whether the gateway answers for this field, so that no copy of it may come from elsewhere.
 fn is_own(name: &str) -> bool {
-    matches!(name, "x-region" | "x-request-id") || forwarded::is_forwarding(name)
+    is_of_regions(name) || name == "x-request-id" || forwarded::is_forwarding(name)
+}
+
+fn is_of_regions(name: &str) -> bool {
+    matches!(name, "x-region" | "x-region-requested" | "x-region-served")
 }
 
 /// Many frameworks read `x_region` and `x-region` as one; only the gateway's own may arrive.
-fn remove_aliases(headers: &mut HeaderMap) {
+fn remove_aliases(headers: &mut HeaderMap, is_guarded: impl Fn(&str) -> bool) {
     let aliases: Vec<HeaderName> = headers
         .keys()
         .filter(|name| {

@@ -36,6 +36,9 @@ pub(super) struct Families {
     tunnels: Family<ByRegion, Gauge>,
     connects: Family<ByRegion, Counter>,
     reuses: Family<ByRegion, Counter>,
+    retries: Family<ByRegion, Counter>,
+    retries_refused: Family<ByRegion, Counter>,
+    failovers: Family<ByRegion, Counter>,
     errors: Family<ByCause, Counter>,
     queue: QueueFamilies,
     pub(super) health: HealthFamilies,
@@ -52,6 +55,9 @@ impl Families {
             tunnels: Family::default(),
             connects: Family::default(),
             reuses: Family::default(),
+            retries: Family::default(),
+            retries_refused: Family::default(),
+            failovers: Family::default(),
             errors: Family::default(),
             queue: QueueFamilies::register(registry),
             health: HealthFamilies::register(registry),
@@ -83,6 +89,21 @@ impl Families {
             families.reuses.clone(),
         );
         registry.register(
+            "proxy_retries",
+            "Times that a request which may have been seen was sent again",
+            families.retries.clone(),
+        );
+        registry.register(
+            "proxy_retries_refused",
+            "Times that the budget had nothing left for that",
+            families.retries_refused.clone(),
+        );
+        registry.register(
+            "proxy_failovers",
+            "Requests of this region that were handed to another one",
+            families.failovers.clone(),
+        );
+        registry.register(
             "proxy_upstream_errors",
             "Exchanges that failed at the backend",
             families.errors.clone(),
@@ -112,6 +133,9 @@ impl Families {
             tunnels: self.tunnels.get_or_create_owned(&labels),
             connects: self.connects.get_or_create_owned(&labels),
             reuses: self.reuses.get_or_create_owned(&labels),
+            retries: self.retries.get_or_create_owned(&labels),
+            retries_refused: self.retries_refused.get_or_create_owned(&labels),
+            failovers: self.failovers.get_or_create_owned(&labels),
             queue: self.queue.of(&name),
             errors: array::from_fn(|index| {
                 let cause = Cause::ALL.get(index).copied().unwrap_or(Cause::Stalled);
@@ -134,6 +158,9 @@ impl Families {
         self.tunnels.remove(&labels);
         self.connects.remove(&labels);
         self.reuses.remove(&labels);
+        self.retries.remove(&labels);
+        self.retries_refused.remove(&labels);
+        self.failovers.remove(&labels);
         self.queue.forget(name);
         for cause in Cause::ALL {
             self.errors.remove(&cause_labels(name, cause));
@@ -181,6 +208,9 @@ pub(super) struct RegionSeries {
     pub(super) tunnels: Gauge,
     pub(super) connects: Counter,
     pub(super) reuses: Counter,
+    pub(super) retries: Counter,
+    pub(super) retries_refused: Counter,
+    pub(super) failovers: Counter,
     pub(super) queue: QueueSeries,
     errors: [Counter; Cause::ALL.len()],
 }

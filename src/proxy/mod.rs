@@ -1,11 +1,12 @@
 //! From a request to a backend of its region, and from its answer back to the client.
 //!
-//! Walk: `edge` asks [`Proxy::route`] for the region (`route`), then calls [`Proxy::forward`]: `headers`
-//! and `forwarded` make the client's headers the backend's, `backends` has one of them,
-//! `conns` has a connection to it or `dial`s a new one, `forward` sends and waits for the head, `upload` and `body` carry
-//! the bodies. A WebSocket goes through `upgrade` instead and ends up in a `tunnel`.
+//! Walk: `edge` asks [`Proxy::route`] for the region (`route`), then calls [`Proxy::forward`]: `headers`,
+//! `forwarded` and `hops` make the client's headers the backend's, `course` goes from backend to backend, by `failover`
+//! from region to region and within the budget of `retry`; `backends` has one of them, `conns` has a connection to it or
+//! `dial`s a new one, `forward` sends and waits for the head, `upload` and `body` carry the bodies. A WebSocket goes
+//! through `upgrade` instead and ends up in a `tunnel`.
 //!
-//! Invariants: bodies are streamed and never held; what may have been seen by a backend is repeated
+//! Invariants: bodies are streamed and, but for small ones that may be repeated, never held; what may have been seen by a backend is repeated
 //! only where that is harmless; every count and connection hangs on a guard, so that a client that
 //! leaves gives all of it back.
 //!
@@ -16,15 +17,19 @@ mod backends;
 mod body;
 mod bounds;
 mod conns;
+mod course;
 mod dial;
 mod error;
+mod failover;
 mod forward;
 mod forwarded;
 mod headers;
 mod health;
+mod hops;
 mod metrics;
 mod region;
 mod report;
+mod retry;
 mod route;
 mod shared;
 mod table;
@@ -38,20 +43,21 @@ use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use http::{HeaderMap, HeaderValue, Request, Response, Uri};
+use http::{HeaderMap, HeaderValue, Request, Response, Uri, Version};
 use hyper::body::Incoming;
 
 pub use self::arrival::Arrival;
 pub use self::backends::BackendSnapshot;
-use self::backends::Group;
 pub use self::body::{Body, BodyError};
 pub use self::bounds::Bounds;
 use self::conns::Conns;
+use self::course::Side;
 pub use self::dial::TlsSetupError;
 pub use self::error::{Fault, ForwardError, SetupError};
 pub use self::forwarded::client_address;
 pub use self::headers::{FramingError, check_framing};
 pub use self::health::{HealthSnapshot, MarkSnapshot, ProbeSnapshot};
+pub use self::hops::ends_here;
 use self::region::Region;
 pub use self::region::{RegionRef, RegionSnapshot};
 pub use self::report::Report;
@@ -123,7 +129,7 @@ impl Proxy {
         Ok(RegionRef(Arc::clone(found)))
     }
 
-    /// Sends a request to a backend of the region; a WebSocket handshake becomes a tunnel. What it has been through
+    /// Sends a request to a backend of the region, or of another one by its policy; a WebSocket handshake becomes a tunnel. What it has been through
     /// is written into `report`.
     ///
     /// Dropping the future drops the exchange, and with it the backend's connection.
@@ -134,10 +140,10 @@ impl Proxy {
         request: Request<Incoming>,
         report: &'a mut Report,
     ) -> impl Future<Output = Result<Response<Body>, ForwardError>> + Send + 'a {
-        self.serve(&region.0, &region.0.backends, caller, request, report)
+        self.serve(&region.0, Side::Backends, caller, request, report)
     }
 
-    /// Sends a request to the region's hub, as [`Self::forward`] does to a backend; the path is kept.
+    /// Sends a request to a hub, as [`Self::forward`] does to a backend; the path is kept.
     pub async fn forward_to_hub(
         &self,
         region: &RegionRef,
@@ -145,25 +151,24 @@ impl Proxy {
         request: Request<Incoming>,
         report: &mut Report,
     ) -> Result<Response<Body>, ForwardError> {
-        let region = &region.0;
-        let hub = region.hub.as_ref().ok_or(ForwardError::NoBackend)?;
-        Box::pin(self.serve(region, hub, caller, request, report)).await
+        Box::pin(self.serve(&region.0, Side::Hub, caller, request, report)).await
     }
 
     async fn serve(
         &self,
         region: &Arc<Region>,
-        group: &Group,
+        side: Side,
         caller: &Caller,
         request: Request<Incoming>,
         report: &mut Report,
     ) -> Result<Response<Body>, ForwardError> {
         report.served = Some(RegionRef(Arc::clone(region)));
+        let _waiting = caller.arrival.wait(request.version() == Version::HTTP_11);
         if upgrade::is_asked(&request)? {
             // Boxed: a plain request's future should not be as large as a handshake's.
-            Box::pin(self.upgrade(region, group, caller, request, report)).await
+            Box::pin(self.upgrade(region, side, caller, request, report)).await
         } else {
-            self.plain(region, group, caller, request, report).await
+            self.plain(region, side, caller, request, report).await
         }
     }
 

@@ -5,14 +5,18 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::HeaderValue;
+use http::{HeaderMap, HeaderValue};
 
 use super::backends::{BackendSnapshot, Clock, Ground, Group, Upstream};
 use super::bounds::Bounds;
 use super::dial::BackendTls;
 use super::error::SetupError;
+use super::failover::Policy;
+use super::headers::{self, Marks};
 use super::health::Rules;
+use super::hops::Hops;
 use super::metrics::{Families, RegionSeries};
+use super::retry::Budget;
 use crate::settings::{BackendSettings, HubPlace, RegionName, RegionSettings};
 
 /// One region of a table. A request holds it for as long as it goes on, so that a reload changes nothing for it.
@@ -30,6 +34,11 @@ pub(super) struct Region {
     pub(super) bounds: Arc<Bounds>,
     /// What the health of its backends is judged by.
     rules: Arc<Rules>,
+    /// Who else may serve what is asked of it.
+    pub(super) policy: Policy,
+    /// How this gateway names itself on the way.
+    hops: Hops,
+    pub(super) budget: Arc<Budget>,
     pub(super) series: Arc<RegionSeries>,
 }
 
@@ -82,11 +91,19 @@ impl Region {
                 .unwrap_or_else(|_| HeaderValue::from_static("")),
             backends,
             hub,
+            policy: Policy::of(&settings),
             settings,
+            hops: Hops::new(bounds.via.as_deref().unwrap_or_default(), bounds.max_hops),
             bounds: Arc::clone(bounds),
             rules,
+            budget: previous.map(|previous| Arc::clone(&previous.budget)).unwrap_or_default(),
             series,
         }))
+    }
+
+    /// What its messages are marked with.
+    pub(super) fn marks(&self) -> Marks<'_> {
+        Marks { region: &self.header, hops: &self.hops }
     }
 
     /// The backends, and the hub.
@@ -126,6 +143,11 @@ pub struct RegionRef(pub(super) Arc<Region>);
 impl RegionRef {
     pub fn name(&self) -> &RegionName {
         &self.0.name
+    }
+
+    /// Tells the client that this region served.
+    pub fn sign(&self, headers: &mut HeaderMap) {
+        headers::tell_served(headers, &self.0.header);
     }
 
     /// Counts a request for this region that was finished, with its status and how long it took.

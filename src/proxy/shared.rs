@@ -14,8 +14,9 @@ use super::backends::{BackendCollector, Clock, Upstream};
 use super::bounds::Bounds;
 use super::error::SetupError;
 use super::health;
+use super::hops;
 use super::metrics::{Families, RequestSeries};
-use super::region::{RegionRef, RegionSnapshot};
+use super::region::{Region, RegionRef, RegionSnapshot};
 use super::table::{Plan, Table};
 use super::tunnel::Tunnels;
 use crate::observability::Registry;
@@ -31,6 +32,8 @@ pub struct Shared {
     families: Families,
     none: RequestSeries,
     clock: Clock,
+    /// This process in `Via`, where the settings have no name for it.
+    pseudonym: String,
     pub(super) drain: Drain,
     pub(super) tunnels: Arc<Tunnels>,
 }
@@ -49,8 +52,9 @@ impl Shared {
         registry: &mut Registry,
     ) -> Result<Arc<Self>, SetupError> {
         let (families, clock) = (Families::register(registry), Clock::start());
+        let pseudonym = hops::random_name();
         let plan = Plan {
-            bounds: Arc::new(bounds.into()),
+            bounds: named(bounds.into(), &pseudonym),
             regions: regions.clone(),
             default_region: default_region.cloned(),
             joined: Vec::new(),
@@ -59,7 +63,8 @@ impl Shared {
         let none = families.of_none();
         let (table, plan) = (ArcSwap::from_pointee(table), Mutex::new(plan));
         let tunnels = Arc::default();
-        let shared = Arc::new(Self { table, plan, families, none, clock, drain, tunnels });
+        let shared =
+            Arc::new(Self { table, plan, families, none, clock, pseudonym, drain, tunnels });
         registry.register_collector(Box::new(BackendCollector(Arc::downgrade(&shared))));
         Ok(shared)
     }
@@ -79,7 +84,7 @@ impl Shared {
         let mut plan = self.plan();
         let joined = plan.joined.clone();
         let next = Plan {
-            bounds: Arc::new(bounds.into()),
+            bounds: named(bounds.into(), &self.pseudonym),
             regions: regions.clone(),
             default_region: default_region.cloned(),
             joined: joined.into_iter().filter(|(name, _)| regions.contains_key(name)).collect(),
@@ -158,6 +163,11 @@ impl Shared {
         found.map(|member| Operated(Arc::clone(&member.upstream)))
     }
 
+    /// The region that is asked, and behind it those that its policy may hand a request to.
+    pub(super) fn candidates(&self, asked: &Arc<Region>) -> Vec<Arc<Region>> {
+        self.table().candidates(asked)
+    }
+
     pub(super) fn table(&self) -> Guard<Arc<Table>> {
         self.table.load()
     }
@@ -181,6 +191,12 @@ impl Shared {
     pub fn snapshot(&self) -> Vec<RegionSnapshot> {
         self.table().regions.iter().map(|region| region.snapshot()).collect()
     }
+}
+
+/// The bounds with a name for `Via`, where they leave it open.
+fn named(mut bounds: Bounds, pseudonym: &str) -> Arc<Bounds> {
+    bounds.proxy.via.get_or_insert_with(|| pseudonym.to_owned());
+    Arc::new(bounds)
 }
 
 /// A backend that joined at run time; it stays until [`Self::remove`].

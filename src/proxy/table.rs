@@ -11,7 +11,7 @@ use super::dial::BackendTls;
 use super::error::SetupError;
 use super::metrics::Families;
 use super::region::Region;
-use crate::settings::{BackendSettings, RegionName, RegionSettings};
+use crate::settings::{BackendSettings, Failover, RegionName, RegionSettings};
 
 /// What a table is built of.
 #[derive(Clone, Debug)]
@@ -74,6 +74,23 @@ impl Table {
         };
         let names = regions.iter().map(|region| region.name.clone()).collect();
         Ok(Self { regions, names, by_name, default, tls })
+    }
+
+    /// The region that is asked, and behind it those that its policy may hand a request to.
+    pub(super) fn candidates(&self, asked: &Arc<Region>) -> Vec<Arc<Region>> {
+        let failover = &asked.settings.failover;
+        let others = || self.regions.iter().filter(|region| region.name != asked.name);
+        let mut found = vec![Arc::clone(asked)];
+        match failover {
+            Failover::Strict => {}
+            Failover::Ordered(names) | Failover::Spill(names) if !names.is_empty() => {
+                found.extend(names.iter().filter_map(|name| self.region(name.as_str())).cloned());
+            }
+            Failover::Ordered(_) | Failover::Spill(_) | Failover::Any => {
+                found.extend(others().cloned());
+            }
+        }
+        found
     }
 
     pub(super) fn region(&self, name: &str) -> Option<&Arc<Region>> {

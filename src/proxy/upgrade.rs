@@ -20,11 +20,11 @@ use hyper::body::Incoming;
 use hyper::ext::Protocol;
 use tokio_tungstenite::tungstenite::handshake::{client::generate_key, derive_accept_key};
 
-use super::backends::Group;
 use super::body::Body;
+use super::course::Side;
 use super::error::ForwardError;
 use super::forward::{Exchange, Terms, refused, to_next_hop};
-use super::headers::{self, has_token};
+use super::headers::{self, Marks, has_token};
 use super::tunnel::{Count, Tunnel};
 use super::upload::RequestBody;
 use super::{Caller, Proxy, Region, Report};
@@ -117,9 +117,9 @@ impl Asked {
     }
 
     /// The backend's 101 as the client's.
-    fn switching(&self, response: Response<Incoming>) -> Response<Body> {
+    fn switching(&self, response: Response<Incoming>, marks: Marks<'_>) -> Response<Body> {
         let (mut parts, _no_body) = response.into_parts();
-        headers::prepare_switch(&mut parts.headers);
+        headers::prepare_switch(&mut parts.headers, marks);
         if matches!(self, Self::ByConnect { .. }) {
             parts.headers.remove(SEC_WEBSOCKET_ACCEPT);
             parts.status = self.status();
@@ -137,7 +137,7 @@ impl Proxy {
     pub(super) async fn upgrade(
         &self,
         region: &Arc<Region>,
-        group: &Group,
+        side: Side,
         caller: &Caller,
         mut request: Request<Incoming>,
         report: &mut Report,
@@ -154,26 +154,18 @@ impl Proxy {
         let client = hyper::upgrade::on(&mut request);
         let method = request.method().clone();
         let path = request.uri().path().to_owned();
-        let key = group.key(request.headers(), caller.client);
         let (mut parts, _no_body) = request.into_parts();
         let version = parts.version;
-        headers::prepare_request(&mut parts.headers, version, caller, &region.header, false)?;
+        headers::prepare_request(&mut parts.headers, version, caller, region.marks(), false)?;
         parts.headers.remove(TE);
         parts.headers.remove(CONTENT_LENGTH);
         let asked = Asked::state(&mut parts);
         to_next_hop(&mut parts);
         // A connection that becomes a tunnel is used up, so a kept one would save nothing, and a new
         // one cannot turn out to be closed.
-        let terms = Terms {
-            first_byte_timeout: settings.first_byte_timeout,
-            upload: None,
-            replayable: false,
-            fresh: true,
-            upgrade: true,
-            key,
-        };
+        let terms = Terms { fresh: true, upgrade: true, ..Terms::new(settings, caller.client) };
         let request = Request::from_parts(parts, RequestBody::empty());
-        let answered = self.exchange(region, group, request, &terms, report).await?;
+        let answered = self.exchange(region, side, request, &terms, report).await?;
         let status = answered.response.status();
         if status != StatusCode::SWITCHING_PROTOCOLS {
             if matches!(asked, Asked::ByConnect { .. }) && status.is_success() {
@@ -181,9 +173,9 @@ impl Proxy {
                 let why = "a 2xx to a handshake";
                 return Err(refused(&answered.active, ForwardError::NotSwitched, why));
             }
-            return self.answer(region, answered, None, false);
+            return self.answer(answered, terms, false);
         }
-        let Exchange { mut response, active, .. } = answered;
+        let Exchange { mut response, active, region: serves, .. } = answered;
         if let Err(why) = asked.fits(response.headers()) {
             return Err(refused(&active, ForwardError::UnaskedUpgrade, why));
         }
@@ -202,7 +194,7 @@ impl Proxy {
             _socket: socket,
         };
         self.conns.tasks.spawn(tunnel.run());
-        Ok(asked.switching(response))
+        Ok(asked.switching(response, serves.marks()))
     }
 }
 

@@ -7,6 +7,7 @@
 //! not polled before the backend said so itself, or said nothing for a second: a backend that refuses
 //! at once spares the client the upload.
 
+use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
@@ -14,10 +15,10 @@ use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use futures_util::task::AtomicWaker;
 use http::HeaderMap;
-use http_body::{Frame, SizeHint};
+use http_body::{Body as _, Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio::time::Instant;
 
@@ -158,9 +159,10 @@ impl Upload {
     }
 }
 
-/// A request body: none, or the client's.
+/// A request body: none, one that was held, or the client's as it comes.
 pub(super) struct RequestBody {
     inner: Option<(Incoming, Arc<Upload>)>,
+    held: Bytes,
     limit: u64,
     left: u64,
     idle: IdleTimer,
@@ -169,8 +171,14 @@ pub(super) struct RequestBody {
 
 impl RequestBody {
     pub(super) fn empty() -> Self {
+        Self::held(Bytes::new())
+    }
+
+    /// A body that is here already.
+    pub(super) fn held(held: Bytes) -> Self {
         Self {
             inner: None,
+            held,
             limit: 0,
             left: 0,
             idle: IdleTimer::new(Duration::ZERO),
@@ -188,12 +196,35 @@ impl RequestBody {
         let upload = Arc::new(upload);
         let body = Self {
             inner: Some((body, Arc::clone(&upload))),
+            held: Bytes::new(),
             limit,
             left: limit,
             idle: IdleTimer::new(idle_timeout),
             patience: IdleTimer::new(EXPECT_PATIENCE),
         };
         (body, upload)
+    }
+
+    /// Reads all of it from the client, so that it can be sent more than once.
+    pub(super) async fn hold(mut self) -> Result<Self, ForwardError> {
+        let mut held = BytesMut::new();
+        while let Some(frame) = poll_fn(|cx| Pin::new(&mut self).poll_frame(cx)).await {
+            let frame = frame.map_err(|error| error.verdict())?;
+            if let Ok(data) = frame.into_data() {
+                held.extend_from_slice(&data);
+            }
+        }
+        Ok(Self::held(held.freeze()))
+    }
+
+    /// Whether it is known to be small enough to be held.
+    pub(super) fn fits(&self, limit: u32) -> bool {
+        self.size_hint().exact().is_some_and(|size| size <= u64::from(limit))
+    }
+
+    /// The same again, where it did not come from the client's connection.
+    pub(super) fn again(&self) -> Option<Self> {
+        self.inner.is_none().then(|| Self::held(self.held.clone()))
     }
 
     fn checked(&mut self, frame: Frame<Bytes>) -> Result<Frame<Bytes>, UploadError> {
@@ -247,7 +278,10 @@ impl http_body::Body for RequestBody {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, UploadError>>> {
         let this = self.get_mut();
-        let Some((body, upload)) = &mut this.inner else { return Poll::Ready(None) };
+        let Some((body, upload)) = &mut this.inner else {
+            let held = Some(std::mem::take(&mut this.held)).filter(|held| !held.is_empty());
+            return Poll::Ready(held.map(|held| Ok(Frame::data(held))));
+        };
         if let Err(refused) = ready!(poll_gate(upload, &mut this.patience, cx)) {
             return Poll::Ready(Some(Err(upload.fail(refused))));
         }
@@ -275,10 +309,16 @@ impl http_body::Body for RequestBody {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.inner.as_ref().is_none_or(|(body, _)| body.is_end_stream())
+        match &self.inner {
+            Some((body, _)) => body.is_end_stream(),
+            None => self.held.is_empty(),
+        }
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.inner.as_ref().map_or_else(|| SizeHint::with_exact(0), |(body, _)| body.size_hint())
+        match &self.inner {
+            Some((body, _)) => body.size_hint(),
+            None => SizeHint::with_exact(u64::try_from(self.held.len()).unwrap_or(u64::MAX)),
+        }
     }
 }

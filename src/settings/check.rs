@@ -9,7 +9,7 @@ use std::time::Duration;
 use super::problem::{Problem, Provenance};
 use super::{
     Balance, BusKind, HashBy, Parts, RedisMode, RegionName, RegionSettings, RuleAction, Settings,
-    urls,
+    failover, urls,
 };
 
 /// A client's frame of the longest text: every character may be escaped to six bytes, and the other fields.
@@ -45,6 +45,7 @@ pub(super) fn contradictions(
 ) -> Vec<Contradiction> {
     let mut check = Check { settings, provenance, found: Vec::new() };
     check.regions();
+    check.failover();
     check.demo();
     check.listeners(parts);
     check.own_paths();
@@ -116,6 +117,12 @@ impl Check<'_> {
                 let message = "the hub has neither port (it is hosted here) nor url (elsewhere)";
                 self.say(&[&hub, &format!("{hub}.bind"), &port, &url], message.to_owned());
             }
+        }
+    }
+
+    fn failover(&mut self) {
+        for (keys, message) in failover::contradictions(&self.settings.regions) {
+            self.found.push(Contradiction { keys, message });
         }
     }
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use toml::Value;
 
-use super::{ApiKey, BackendSettings, Frequency, LimitKey, Statuses, redis_place, urls};
+use super::{ApiKey, BackendSettings, Statuses, failover, redis_place, urls};
 
 /// Far beyond any useful value, and far from where adding to a clock overflows.
 const LONGEST: Duration = Duration::from_hours(24 * 366);
@@ -24,6 +24,9 @@ pub(super) enum Kind {
     /// A whole number from the first to the second.
     Count(i64, i64),
     Duration,
+    /// A number from 1 to 100.
+    Factor,
+    Failover,
     Flag,
     /// A folder that is there.
     Folder,
@@ -65,7 +68,11 @@ pub(super) enum Kind {
     Statuses,
     /// What a request asks for: a path, with or without a query.
     Target,
+    /// Statuses of answers that are errors.
+    ErrorStatuses,
     Text,
+    /// A pseudonym in `Via`; empty for none.
+    Via,
 }
 
 impl Kind {
@@ -97,6 +104,8 @@ impl Kind {
             Self::MountPath => "a path; write it like /assets/, with a slash at both ends",
             Self::Count(least, most) => return format!("a whole number from {least} to {most}"),
             Self::Duration => "a duration; write it like 30s or 5m",
+            Self::Factor => "a number from 1 to 100; write it like 1.4",
+            Self::Failover => failover::WANTED,
             Self::Flag => "a switch; write true or false",
             Self::HashBy => "a key; write client, header:NAME or cookie:NAME",
             Self::Host => "a host; write a name or an address alone, like redis.internal",
@@ -118,6 +127,12 @@ impl Kind {
             Self::Port => "a port; write a number from 0 to 65535, where 0 lets the system choose",
             Self::RedisUrl => "a Redis URL; write it like redis://user:password@host:6379",
             Self::Region => "a region's name; write 1 to 32 characters of A-Z a-z 0-9 _ -",
+            Self::ErrorStatuses => {
+                "a list of statuses from 400 to 599; write it like [502, 503, 504]"
+            }
+            Self::Via => {
+                "a name; write letters, digits and any of !#$%&'*+-.^_`|~, at most 64, or nothing"
+            }
             Self::Regions => "a list of regions; write it like [\"1\", \"2\"]",
             Self::SomeStatuses | Self::Statuses => {
                 "statuses of HTTP; write them like \"200-399\" or \"200, 204\""
@@ -139,9 +154,18 @@ impl Kind {
                 | Self::Networks
                 | Self::Nodes
                 | Self::Origins
+                | Self::ErrorStatuses
                 | Self::Methods
                 | Self::Regions
         )
+    }
+
+    /// One item of a list, as a variable writes it.
+    pub(super) fn item(self, text: &str) -> Value {
+        match text.parse() {
+            Ok(number) if matches!(self, Self::ErrorStatuses) => Value::Integer(number),
+            _ => Value::String(text.to_owned()),
+        }
     }
 
     /// Whether the value must not be shown.
@@ -164,6 +188,23 @@ impl Kind {
                 (!right).then(|| format!("{text:?} is not {}", self.wanted()))
             }
             Self::Duration => duration(value.as_str()?),
+            Self::Factor => {
+                let whole = |number: i64| i32::try_from(number).map_or(f64::MAX, f64::from);
+                let factor = value.as_float().or_else(|| value.as_integer().map(whole))?;
+                (!(1.0..=100.0).contains(&factor))
+                    .then(|| format!("{value} is not {}", self.wanted()))
+            }
+            Self::ErrorStatuses => value.as_array()?.iter().find_map(|status| {
+                let fits = status.as_integer().is_some_and(|status| (400..=599).contains(&status));
+                (!fits).then(|| format!("{status} does not belong in {}", self.wanted()))
+            }),
+            Self::Via => {
+                let name = value.as_str()?;
+                let token =
+                    |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
+                (name.len() > 64 || !name.bytes().all(token))
+                    .then(|| format!("{name:?} is not {}", self.wanted()))
+            }
             Self::Pause => duration(value.as_str()?).filter(|_| !is_none(value)),
             Self::Host => host(value.as_str()?),
             Self::HttpUrl => urls::refuse_http(value.as_str()?),
@@ -360,6 +401,26 @@ mod tests {
             }
             for text in bad {
                 assert!(refused(kind, text), "{kind:?} {text:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn factors_statuses_and_names_have_bounds() {
+        for (kind, good, bad) in [
+            (Kind::Factor, vec!["1", "1.0", "1.4", "100"], vec!["0", "0.9", "101", "nan"]),
+            (Kind::Statuses, vec!["[]", "[502, 503]"], vec!["[200]", "[600]"]),
+            (Kind::Via, vec!["\"\"", "\"edge-1.eu\""], vec!["\"a b\"", "\"a,b\"", "\"ü\""]),
+        ] {
+            let refused = |text: &str| {
+                let table: toml::Table = format!("value = {text}").parse().unwrap();
+                kind.refuse(&table["value"]).is_some()
+            };
+            for text in good {
+                assert!(!refused(text), "{kind:?} {text}");
+            }
+            for text in bad {
+                assert!(refused(text), "{kind:?} {text}");
             }
         }
     }

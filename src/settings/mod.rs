@@ -15,6 +15,7 @@ mod check;
 mod compression;
 mod demo;
 mod environment;
+mod failover;
 mod files;
 mod health;
 mod hub;
@@ -30,6 +31,7 @@ mod problem;
 mod proxy;
 mod redis_place;
 mod region;
+mod retry;
 mod rules;
 mod security;
 mod shutdown;
@@ -49,6 +51,7 @@ pub use self::bus::{BusKind, BusSettings, Fence, InboxSettings, RedisSettings, S
 pub use self::compression::{Coding, CompressionSettings};
 pub use self::demo::DemoSettings;
 pub use self::environment::Environment;
+pub use self::failover::{Failover, FailoverError, SpillFactor};
 pub use self::files::StaticSettings;
 pub use self::health::{HealthSettings, ProbeKind, RegionHealthSettings, WhenExceeded};
 pub use self::hub::{DeliveryMode, HubSettings, OverLimit};
@@ -62,6 +65,7 @@ pub use self::problem::{Problem, Provenance, SettingsErrors, Source};
 pub use self::proxy::ProxySettings;
 pub use self::redis_place::{RedisMode, RedisNode, RedisPlace};
 pub use self::region::{BackendSettings, HubPlace, RegionName, RegionNameError, RegionSettings};
+pub use self::retry::RetrySettings;
 pub use self::rules::{RuleAction, RuleSettings};
 pub use self::security::{SecurityProfile, SecuritySettings};
 pub use self::shutdown::ShutdownSettings;
@@ -80,6 +84,7 @@ pub struct Settings {
     pub regions: BTreeMap<RegionName, RegionSettings>,
     pub log: LogSettings,
     pub proxy: ProxySettings,
+    pub retry: RetrySettings,
     pub tls: TlsSettings,
     pub backends: BackendsSettings,
     /// Rate limits by name, which is a label of metrics.

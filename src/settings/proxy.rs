@@ -57,6 +57,10 @@ pub struct ProxySettings {
     /// From the request sent until the backend's response head; over it, 504.
     #[serde(with = "humantime_serde")]
     pub first_byte_timeout: Duration,
+    /// From the request's head until the last of its answer, attempts and waits and both bodies included; not for tunnels. Not
+    /// set, there is none.
+    #[serde(with = "humantime_serde")]
+    pub total_timeout: Option<Duration>,
     /// A kept connection to a backend is used for this long after its last request. Shorter than
     /// the five seconds after which Node closes, so that the race is rarely lost.
     #[serde(with = "humantime_serde")]
@@ -76,6 +80,11 @@ pub struct ProxySettings {
     pub fail_timeout: Duration,
     /// Seconds named by `Retry-After` when no backend of the region is available.
     pub retry_after_seconds: u32,
+    /// The name of this process in `Via` (RFC 9110, 7.6.3), by which it knows a request that comes back; not set, one
+    /// made up at the start. Empty: it names itself nowhere, and loops are found by the count of hops alone.
+    pub via: Option<String>,
+    /// A request that has passed so many gateways already is answered with 508.
+    pub max_hops: u8,
 }
 
 impl Default for ProxySettings {
@@ -101,6 +110,7 @@ impl Default for ProxySettings {
             connect_timeout: Duration::from_secs(5),
             tls_timeout: Duration::from_secs(5),
             first_byte_timeout: Duration::from_mins(1),
+            total_timeout: None,
             pool_idle_timeout: Duration::from_secs(4),
             pool_max_idle: NonZeroUsize::MIN.saturating_add(256 - 1),
             tunnel_idle_timeout: Duration::from_hours(1),
@@ -108,6 +118,8 @@ impl Default for ProxySettings {
             max_tunnels: NonZeroUsize::MIN.saturating_add(1_000_000 - 1),
             fail_timeout: Duration::from_secs(10),
             retry_after_seconds: 5,
+            via: None,
+            max_hops: 8,
         }
     }
 }

@@ -9,6 +9,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::RegionHealthSettings;
 use super::backends::{Balance, HashBy};
+use super::failover::{Failover, SpillFactor};
 
 /// The longest name of a region, in bytes.
 const MAX_NAME: usize = 32;
@@ -83,6 +84,10 @@ pub struct RegionSettings {
     pub hub: Option<HubPlace>,
     /// What of `[health]` is otherwise here.
     pub health: RegionHealthSettings,
+    /// Who else may serve it.
+    pub failover: Failover,
+    /// Under `spill`: the region keeps all of its traffic while its healthy share times this is 1 or more; not set, 1.4.
+    pub spill_factor: Option<SpillFactor>,
 }
 
 /// One backend: in a file `"http://host:port"`, or a table with `url` and what differs from the defaults.

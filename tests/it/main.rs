@@ -20,6 +20,8 @@ mod api;
 mod api_bounds;
 /// What the API says of itself, and its page.
 mod api_description;
+/// The backends of a region, with real nginx behind the gateway: shares, tiers, bounds, keys.
+mod backends;
 /// Bodies both ways, trailers, reuse, and backends that fail.
 mod bodies;
 /// Faults with real processes: talking pairs while something breaks.
@@ -38,6 +40,8 @@ mod crowds;
 mod devices;
 /// The way down.
 mod drain;
+/// Which region serves, how often it is tried, and within which time.
+mod failover;
 /// Folders that are served.
 mod files;
 /// Message framing, byte by byte.

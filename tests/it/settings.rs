@@ -4,8 +4,8 @@ use std::fs;
 use std::time::Duration;
 
 use meridian::settings::{
-    BackendSettings, BusKind, Environment, LoadOptions, Loaded, LogFormat, RegionName,
-    SettingsErrors, load, render,
+    BackendSettings, Balance, BusKind, Environment, HashBy, LoadOptions, Loaded, LogFormat,
+    RegionName, SettingsErrors, load, render,
 };
 use tempfile::TempDir;
 
@@ -339,9 +339,38 @@ fn each_contradiction_is_told_with_its_source() {
 }
 
 #[test]
+fn a_region_is_helped_by_others_that_are_there() {
+    let two =
+        "[regions.1]\nbackends = [\"http://h:1\"]\n[regions.2]\nbackends = [\"http://h:2\"]\n";
+    let case = || Case::new().file("config/default.toml", two).variable("NODE_ENV", "production");
+    for (assignment, told) in [
+        ("regions.1.failover=ordered:3", "failover: region `3`: it is not configured; the regions"),
+        ("regions.1.failover=spill:1", "failover: region `1`: a region is no help to itself"),
+        ("regions.1.failover=ordered:2,2", "failover: region `2`: it is named twice"),
+        (
+            "regions.1.spill_factor=2.0",
+            "spill_factor: it is for the policy spill, and regions.1.failover is strict",
+        ),
+    ] {
+        case().set(assignment).is_told(&format!("--set: regions.1.{told}"));
+    }
+    let loaded = case().variable("CONF__REGIONS__1__FAILOVER", "ordered:2").loaded();
+    let policy = &loaded.settings.regions[&region("1")].failover;
+    assert_eq!(policy.to_string(), "ordered:2");
+    let text = render(&loaded);
+    assert!(text.contains("failover = \"ordered:2\""), "{text}");
+    let loaded = case().variable("CONF__RETRY__STATUSES", "502, 503").loaded();
+    assert_eq!(loaded.settings.retry.statuses, [502, 503]);
+}
+
+#[test]
 fn each_value_that_its_type_would_take_but_nothing_could_use_is_told() {
     for (assignment, told) in [
         ("proxy.fail_timeout=0s", "\"0s\" is no time at all"),
+        ("regions.1.failover=nobody", "\"nobody\" is not a failover policy; write strict"),
+        ("retry.statuses=200", "200 does not belong in a list of statuses from 400 to 599"),
+        ("retry.attempts=0", "\"0\" is not a whole number from 1 to 16"),
+        ("proxy.via=a b", "\"a b\" is not a name"),
         ("proxy.ws_path=ws", "\"ws\" is not a path; begin it with /"),
         ("page.path=/client", "\"/client\" does not begin and end with /"),
         ("workers=2000", "2000 is not a whole number from 0 to 1024"),
@@ -353,10 +382,41 @@ fn each_value_that_its_type_would_take_but_nothing_could_use_is_told() {
         ),
         ("bus.redis.nodes=h:x", "\"h:x\" is not a server; write it like 10.0.0.1:7000"),
         ("hub.allowed_origins=https://a/", "\"https://a/\" is not an origin"),
+        ("regions.1.hash_by=header:", "\"header:\" is not a key; write client, header:NAME"),
+        ("regions.1.balance=random", "\"random\" is not one of least_conn, p2c_ewma, round_robin"),
+        (
+            "regions.1.backends=[{url=\"http://a:1\",weight=1001}]",
+            "a backend's weight of 1001 is not a whole number from 0 to 1000",
+        ),
+        ("backends.hold=400days", "\"400days\" is longer than a year"),
+        ("backends.queue_timeout=0s", "\"0s\" is no time at all"),
     ] {
         let key = assignment.split('=').next().unwrap();
         Case::new().set(assignment).is_told(&format!("--set: {key}: {told}"));
     }
+}
+
+#[test]
+fn how_a_region_balances_must_fit_together() {
+    let file =
+        |text: &str| Case::new().file("config/default.toml", &format!("[regions.eu]\n{text}"));
+    file("backends = ['http://a:1', { url = 'http://a:1', backup = true }]").is_told(
+        "config/default.toml: regions.eu.backends: \"http://a:1\" stands twice in the list",
+    );
+    file("backends = ['http://a:1']\nhash_by = 'cookie:sid'")
+        .is_told("config/default.toml: regions.eu.hash_by: hash_by has no use without balance");
+    let all = "backends = ['http://a:1', { url = 'http://b:1', weight = 3, max_connections = 9 }]\n\
+               balance = 'consistent_hash'\nhash_by = 'cookie:sid'\n\
+               [backends]\nqueue_length = 0\nslow_start = '30s'\nhold = '0s'";
+    let loaded = file(all).loaded();
+    let eu = &loaded.settings.regions[&region("eu")];
+    assert_eq!(eu.balance, Balance::ConsistentHash);
+    assert_eq!(eu.hash_by, HashBy::Cookie("sid".to_owned()));
+    assert_eq!((eu.backends[1].weight, eu.backends[1].max_connections), (3, 9));
+    assert!(loaded.settings.backends.hold.is_zero());
+    let again = Case::new().file("config/default.toml", &render(&loaded)).loaded();
+    assert_eq!(again.settings.regions, loaded.settings.regions);
+    assert_eq!(again.settings.backends, loaded.settings.backends);
 }
 
 #[test]

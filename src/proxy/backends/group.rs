@@ -25,6 +25,7 @@ use super::tiers::{Eligible, Serving};
 use super::upstream::{Active, Arrival, Clock, Identity, Upstream, millis};
 use crate::proxy::dial::BackendTls;
 use crate::proxy::error::{Cause, SetupError};
+use crate::proxy::failover;
 use crate::proxy::health::{Fit, HealthFamilies, Rules, Share, ShareWatch, Standing, Usable};
 use crate::proxy::metrics::RegionSeries;
 use crate::settings::{BackendSettings, BackendsSettings, Balance, HashBy};
@@ -303,9 +304,10 @@ impl Group {
             Balance::RoundRobin => balance::round_robin(open, &self.turns, weight),
             Balance::P2cEwma => {
                 let cost = |index: usize| {
-                    let Some(member) = self.members.get(index) else { return f64::MAX };
-                    let going_on = u32::try_from(member.upstream.active()).unwrap_or(u32::MAX);
-                    member.upstream.latency.expected(now.get()) * (f64::from(going_on) + 1.0)
+                    let member = self.members.get(index);
+                    let latency =
+                        member.map(|one| one.upstream.latency.cost(active(index), now.get()));
+                    latency.unwrap_or(f64::MAX)
                 };
                 balance::two_choices(open, |below| fastrand::u64(..below), weight, cost)
             }
@@ -327,7 +329,21 @@ impl Group {
         member.weight().saturating_mul(share).max(1)
     }
 
-    /// Whether some backend is well now; where none is, a region that may fail over does.
+    /// What the group can take now: of the first tier with an eligible backend, the weights of those that are; and all
+    /// of the primaries.
+    pub(in crate::proxy) fn standing(&self) -> failover::Standing {
+        let well = Set::of_bits(self.usable().well);
+        let eligible = || well.iter().filter_map(|index| self.members.get(index));
+        let tier = eligible().map(|member| member.tier).min();
+        let serving = eligible().filter(|member| Some(member.tier) == tier);
+        let primaries = self.members.iter().filter(|member| member.tier == 0);
+        failover::Standing {
+            usable: serving.map(Member::weight).sum(),
+            whole: primaries.map(Member::weight).sum(),
+        }
+    }
+
+    /// Whether some backend is eligible now.
     pub(in crate::proxy) fn is_available(&self) -> bool {
         self.usable().well != 0
     }

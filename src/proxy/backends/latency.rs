@@ -12,9 +12,6 @@ const DECAY: f64 = 10_000.0;
 /// What a failed exchange counts as: far longer than what answers, and forgotten like it.
 pub(super) const PENALTY: Duration = Duration::from_secs(5);
 
-/// What is expected, in microseconds, of a backend that has not answered yet: neither a flood nor none at all.
-const UNKNOWN: f32 = 30_000.0;
-
 /// A backend's latency. Both halves are in one word, so that no reader sees a new value with an old time.
 #[derive(Debug, Default)]
 pub(super) struct Latency(
@@ -41,11 +38,21 @@ impl Latency {
         let _unchanged = self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, update);
     }
 
-    /// What an exchange is expected to take now, in microseconds.
-    pub(super) fn expected(&self, now: u64) -> f64 {
+    /// What one more exchange costs where `active` are going on: the time that all of them are expected to take, in
+    /// microseconds. A backend that has not answered yet gets one at once, to find out, and no other before that is back.
+    pub(super) fn cost(&self, active: usize, now: u64) -> f64 {
+        let active = f64::from(u32::try_from(active).unwrap_or(u32::MAX));
+        match self.expected(now) {
+            Some(expected) => expected * (active + 1.0),
+            None if active == 0.0 => 0.0,
+            None => PENALTY.as_secs_f64() * 1e6 + active,
+        }
+    }
+
+    fn expected(&self, now: u64) -> Option<f64> {
         match self.0.load(Ordering::Relaxed) {
-            0 => f64::from(UNKNOWN),
-            word => f64::from(micros(word) * kept(elapsed(word, now))),
+            0 => None,
+            word => Some(f64::from(micros(word) * kept(elapsed(word, now)))),
         }
     }
 }
@@ -82,14 +89,13 @@ mod tests {
     use super::*;
 
     fn expects(latency: &Latency, now: u64, millis: f64) {
-        let got = latency.expected(now) / 1_000.0;
+        let got = latency.cost(0, now) / 1_000.0;
         assert!((got - millis).abs() < millis / 100.0 + 0.01, "{got} ms instead of {millis}");
     }
 
     #[test]
     fn a_peak_counts_at_once_and_is_forgotten() {
         let latency = Latency::default();
-        expects(&latency, 0, 30.0);
         latency.observe(Duration::from_millis(10), 0);
         expects(&latency, 0, 10.0);
         latency.observe(Duration::from_millis(200), 1);
@@ -106,7 +112,16 @@ mod tests {
         latency.observe(PENALTY, 5);
         expects(&latency, 5, 5_000.0);
         expects(&latency, 10_005, 5_000.0 / std::f64::consts::E);
-        assert!(latency.expected(200_000) < 1.0);
+        assert!(latency.cost(0, 200_000) < 1.0);
+    }
+
+    #[test]
+    fn who_has_not_answered_yet_gets_one_to_find_out() {
+        let (new, old) = (Latency::default(), Latency::default());
+        old.observe(Duration::from_millis(1), 0);
+        assert!(new.cost(0, 0) < old.cost(0, 0));
+        assert!(new.cost(1, 0) > old.cost(1_000, 0));
+        assert!(old.cost(1, 0) > old.cost(0, 0), "what goes on costs");
     }
 
     #[test]
@@ -120,7 +135,7 @@ mod tests {
             many.observe(Duration::from_millis(10), step);
         }
         one.observe(Duration::from_millis(10), 1_000);
-        assert!((many.expected(1_000) - one.expected(1_000)).abs() < 500.0);
+        assert!((many.cost(0, 1_000) - one.cost(0, 1_000)).abs() < 500.0);
     }
 
     #[test]

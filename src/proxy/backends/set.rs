@@ -10,6 +10,11 @@ pub(super) struct Set(u64);
 impl Set {
     pub(super) const EMPTY: Self = Self(0);
 
+    /// Those whose bits are set.
+    pub(super) fn of_bits(bits: u64) -> Self {
+        Self(bits)
+    }
+
     pub(super) fn insert(&mut self, index: usize) {
         self.0 |= 1 << (index % MAX_BACKENDS);
     }

@@ -1,6 +1,6 @@
 //! What passes and what does not, field by field.
 
-use http::header::{ACCEPT, SET_COOKIE};
+use http::header::{ACCEPT, VIA};
 use proptest::prelude::*;
 
 use super::super::Scheme;
@@ -27,11 +27,31 @@ fn caller() -> Caller {
     }
 }
 
+/// Of region `eu`, by the gateway `edge`.
+fn prepare(
+    headers: &mut HeaderMap,
+    version: Version,
+    has_body: bool,
+) -> Result<Prepared, ForwardError> {
+    let (region, hops) = (HeaderValue::from_static("eu"), Hops::new("edge", 8));
+    let marks = Marks { region: &region, hops: &hops };
+    prepare_request(headers, version, &caller(), marks, has_body)
+}
+
+/// As [`prepare`], for an answer.
+fn answer(
+    headers: &mut HeaderMap,
+    length: Option<u64>,
+    trailers: bool,
+) -> Result<(), AmbiguousReply> {
+    let (region, hops) = (HeaderValue::from_static("eu"), Hops::new("edge", 8));
+    let marks = Marks { region: &region, hops: &hops };
+    prepare_response(headers, Version::HTTP_10, marks, length, trailers)
+}
+
 fn request(fields: &[(&'static str, &str)], has_body: bool) -> (HeaderMap, Prepared) {
     let mut headers = map(fields);
-    let region = HeaderValue::from_static("eu");
-    let prepared =
-        prepare_request(&mut headers, Version::HTTP_11, &caller(), &region, has_body).unwrap();
+    let prepared = prepare(&mut headers, Version::HTTP_11, has_body).unwrap();
     (headers, prepared)
 }
 
@@ -93,11 +113,13 @@ fn hop_by_hop_fields_stay_on_their_hop() {
     let expected = [
         "accept",
         "host",
+        "via",
         "x-forwarded-for",
         "x-forwarded-host",
         "x-forwarded-proto",
         "x-real-ip",
         "x-region",
+        "x-region-requested",
         "x-request-id",
     ];
     assert_eq!(names, expected);
@@ -165,8 +187,7 @@ fn expect_means_something_only_with_a_body_to_come() {
     assert!(request(&expect, true).1.expects);
     assert!(!request(&expect, false).1.expects);
     let mut headers = map(&expect);
-    let region = HeaderValue::from_static("eu");
-    let old = prepare_request(&mut headers, Version::HTTP_10, &caller(), &region, true).unwrap();
+    let old = prepare(&mut headers, Version::HTTP_10, true).unwrap();
     assert!(!old.expects && !headers.contains_key(EXPECT));
 }
 
@@ -186,14 +207,14 @@ fn a_reply_that_states_two_lengths_is_refused() {
         &[(te, "chunked"), (te, "chunked")],
     ];
     for fields in wrong {
-        let verdict = prepare_response(&mut map(fields), None, true);
+        let verdict = answer(&mut map(fields), None, true);
         assert_eq!(verdict, Err(AmbiguousReply), "{fields:?}");
     }
     let mut equal = map(&[("content-length", "5"), ("content-length", "5")]);
-    prepare_response(&mut equal, Some(5), true).unwrap();
+    answer(&mut equal, Some(5), true).unwrap();
     assert_eq!(lines(&equal, "content-length"), [b"5"]);
     let mut listed = map(&[("content-length", "5, 5")]);
-    prepare_response(&mut listed, Some(5), true).unwrap();
+    answer(&mut listed, Some(5), true).unwrap();
     assert_eq!(lines(&listed, "content-length"), [b"5"]);
 }
 
@@ -211,12 +232,50 @@ fn a_reply_keeps_what_is_the_clients() {
         ("set-cookie", "b=2"),
         ("x_own", "1"),
     ]);
-    prepare_response(&mut headers, None, false).unwrap();
+    answer(&mut headers, None, false).unwrap();
     assert_eq!(lines(&headers, "set-cookie"), [b"a=1", b"b=2"]);
-    assert_eq!((headers.keys_len(), headers.contains_key(SET_COOKIE)), (2, true));
+    let mut names: Vec<_> = headers.keys().map(HeaderName::as_str).collect();
+    names.sort_unstable();
+    assert_eq!(names, ["set-cookie", "via", "x-region-served", "x_own"]);
     let mut headers = map(&[("transfer-encoding", "chunked"), ("trailer", "x-sum")]);
-    prepare_response(&mut headers, None, true).unwrap();
+    answer(&mut headers, None, true).unwrap();
     assert_eq!(lines(&headers, "trailer"), [b"x-sum"]);
+}
+
+#[test]
+fn regions_are_told_by_the_gateway_alone() {
+    let fields = [
+        ("x-region-requested", "us"),
+        ("x-region-served", "us"),
+        ("x_region_requested", "us"),
+        ("x-region_served", "us"),
+    ];
+    let (mut headers, _) = request(&fields, false);
+    assert_eq!(lines(&headers, "x-region"), [b"eu"]);
+    assert_eq!(lines(&headers, "x-region-requested"), [b"eu"]);
+    assert!(headers.keys().all(|name| !name.as_str().contains("served")));
+    assert!(headers.keys().all(|name| !name.as_str().contains('_')));
+    hand_over(&mut headers, &HeaderValue::from_static("us"));
+    assert_eq!(lines(&headers, "x-region"), [b"us"]);
+    assert_eq!(lines(&headers, "x-region-requested"), [b"eu"]);
+    let mut headers = map(&fields);
+    answer(&mut headers, None, false).unwrap();
+    assert_eq!(lines(&headers, "x-region-served"), [b"eu"]);
+    assert_eq!(headers.keys_len(), 2, "and via: {headers:?}");
+}
+
+#[test]
+fn each_hop_is_signed_both_ways() {
+    let (headers, _) = request(&[("connection", "via"), ("via", "1.1 a")], false);
+    assert_eq!(lines(&headers, "via"), [b"1.1 edge"]);
+    let (headers, _) = request(&[("via", "1.0 a, 1.1 b")], false);
+    assert_eq!(lines(&headers, "via"), [&b"1.0 a, 1.1 b"[..], b"1.1 edge"]);
+    let mut headers = map(&[("via", "1.1 a")]);
+    answer(&mut headers, None, false).unwrap();
+    assert_eq!(lines(&headers, "via"), [&b"1.1 a"[..], b"1.0 edge"]);
+    let circle = prepare(&mut map(&[("via", "1.1 edge")]), Version::HTTP_11, false);
+    assert_eq!(circle, Err(ForwardError::Loop));
+    assert!(headers.contains_key(VIA));
 }
 
 #[test]
@@ -241,8 +300,7 @@ proptest! {
     ) {
         let fields: Vec<_> = fields.iter().map(|(name, value)| (*name, value.as_str())).collect();
         let mut headers = map(&fields);
-        let region = HeaderValue::from_static("eu");
-        let verdict = prepare_request(&mut headers, Version::HTTP_11, &caller(), &region, has_body);
+        let verdict = prepare(&mut headers, Version::HTTP_11, has_body);
         if let Ok(prepared) = verdict {
             prop_assert_eq!(lines(&headers, "x-region"), vec![b"eu"]);
             prop_assert_eq!(lines(&headers, "host").len(), 1);

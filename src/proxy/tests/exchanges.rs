@@ -19,11 +19,13 @@ async fn the_backend_sees_one_clean_request() {
     lines.sort_unstable();
     let expected = [
         "host: shop.example",
+        "via: 1.1 edge",
         "x-app: 1",
         "x-forwarded-for: 127.0.0.1",
         "x-forwarded-host: shop.example",
         "x-forwarded-proto: http",
         "x-real-ip: 127.0.0.1",
+        "x-region-requested: 1",
         "x-region: 1",
         "x-request-id: r1",
     ];
@@ -167,6 +169,7 @@ async fn the_least_busy_backend_is_next() {
         gateway.shared.snapshot()[0].backends.iter().map(|backend| backend.active).collect();
     assert_eq!(busy, [2, 2]);
     drop(clients);
-    drop(peers);
+    // Whoever sends a request again finds nobody.
+    drop((peers, one, two));
     gateway.idle().await;
 }

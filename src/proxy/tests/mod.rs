@@ -4,6 +4,7 @@
 //! answers, and reads as the client, in one line of thought. Every wait has a deadline.
 
 mod bodies;
+mod course;
 mod exchanges;
 mod failures;
 mod http2;
@@ -125,6 +126,11 @@ impl Backend {
         format!("http://{}", self.address())
     }
 
+    /// Of one that is asked when the others were.
+    fn backup(&self) -> String {
+        format!("backup:{}", self.url())
+    }
+
     async fn accept(&self) -> Peer {
         Peer::new(within("a connection", self.0.accept()).await.unwrap().0)
     }
@@ -145,30 +151,50 @@ struct Gateway {
     _tasks: JoinSet<()>,
 }
 
+/// A region with these backends, as [`Gateway::start`] has them.
+fn region(backends: &[&str], failover: &str) -> RegionSettings {
+    let backends = backends.iter().map(|url| match url.strip_prefix("backup:") {
+        Some(url) => BackendSettings::backup(url),
+        None => BackendSettings::primary(*url),
+    });
+    RegionSettings {
+        backends: backends.collect(),
+        failover: failover.parse().unwrap(),
+        ..RegionSettings::default()
+    }
+}
+
 impl Gateway {
     /// With region `1` and these backends; a URL that begins with `backup:` is a backup.
     async fn start(backends: &[&str], change: impl FnOnce(&mut ProxySettings)) -> Self {
-        let backends = backends.iter().map(|url| match url.strip_prefix("backup:") {
-            Some(url) => BackendSettings::backup(url),
-            None => BackendSettings::primary(*url),
-        });
-        let region = RegionSettings { backends: backends.collect(), ..RegionSettings::default() };
-        Self::with(region, change).await
+        Self::with(region(backends, "strict"), change).await
     }
 
     async fn with(region: RegionSettings, change: impl FnOnce(&mut ProxySettings)) -> Self {
-        let mut settings = Bounds::default();
-        change(&mut settings.proxy);
-        Self::of(region, settings).await
+        Self::among(&[("1", region)], |bounds| change(&mut bounds.proxy)).await
     }
 
     async fn of(region: RegionSettings, settings: Bounds) -> Self {
-        let regions = BTreeMap::from([(RegionName::literal("1"), region)]);
+        Self::among(&[("1", region)], |bounds| *bounds = settings).await
+    }
+
+    /// With these regions, `1` among them; named `edge` on the way.
+    async fn among(
+        regions: &[(&'static str, RegionSettings)],
+        change: impl FnOnce(&mut Bounds),
+    ) -> Self {
+        let mut bounds = Bounds::default();
+        change(&mut bounds);
+        bounds.proxy.via = Some("edge".to_owned());
+        let regions: BTreeMap<_, _> = regions
+            .iter()
+            .map(|(name, region)| (RegionName::literal(name), region.clone()))
+            .collect();
         let (mut registry, drain) = (Registry::default(), Drain::new());
         let default = RegionName::literal("1");
         let drain_too = drain.clone();
         let shared =
-            Shared::new(settings, &regions, Some(&default), drain_too, &mut registry).unwrap();
+            Shared::new(bounds, &regions, Some(&default), drain_too, &mut registry).unwrap();
         let proxy = Proxy::new(Arc::clone(&shared));
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         let address = listener.local_addr().unwrap();

@@ -88,7 +88,7 @@ fn readings(written: &Written, kind: Kind) -> Vec<Value> {
     match (written, literal) {
         _ if list => {
             let items = text.split(',').map(str::trim).filter(|item| !item.is_empty());
-            vec![Value::Array(items.map(|item| Value::String(item.to_owned())).collect())]
+            vec![Value::Array(items.map(|item| kind.item(item)).collect())]
         }
         // Quotes around the whole: TOML's, so that a text can also be empty.
         (Written::Loose(_), Some(literal @ Value::String(_))) => vec![literal, plain],

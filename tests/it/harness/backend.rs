@@ -9,6 +9,8 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::{AbortHandle, JoinSet};
 
+use super::eventually;
+
 /// What a scripted backend does with the next request.
 #[derive(Clone, Debug)]
 pub(crate) enum Step {
@@ -55,7 +57,15 @@ pub(crate) fn ok(body: &str) -> Step {
 impl Backend {
     /// Takes one step for each request, over all connections; when the script is over, `200 OK` with `ok`.
     pub(crate) async fn scripted(steps: impl IntoIterator<Item = Step>) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        Self::scripted_at("127.0.0.1:0".parse().unwrap(), steps).await
+    }
+
+    /// At an address where another one was.
+    pub(crate) async fn scripted_at(
+        address: SocketAddr,
+        steps: impl IntoIterator<Item = Step>,
+    ) -> Self {
+        let listener = TcpListener::bind(address).await.unwrap();
         let address = listener.local_addr().unwrap();
         let seen = Arc::new(Mutex::new(Seen::default()));
         let script = Arc::new(Mutex::new(steps.into_iter().collect::<VecDeque<_>>()));
@@ -77,6 +87,17 @@ impl Backend {
     /// Always `200 OK`, with this body.
     pub(crate) async fn saying(body: &'static str) -> Self {
         Self::scripted(std::iter::repeat_n(ok(body), 10_000)).await
+    }
+
+    /// Goes away: when this returns, its address refuses.
+    pub(crate) async fn kill(self) -> SocketAddr {
+        let address = self.address;
+        drop(self);
+        eventually("the backend to be gone", || async {
+            TcpStream::connect(address).await.is_err()
+        })
+        .await;
+        address
     }
 
     /// The heads of all requests so far.

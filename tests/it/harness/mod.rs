@@ -8,6 +8,8 @@ pub(crate) mod gateway;
 pub(crate) mod gateway_process;
 pub(crate) mod http;
 pub(crate) mod ledger;
+/// A real nginx, as a backend.
+pub(crate) mod nginx;
 /// Node, for the client library.
 pub(crate) mod node;
 pub(crate) mod pairs;

@@ -382,7 +382,9 @@ async fn a_popular_key_overflows_to_its_second_choice() {
     let mut plan = Plan::new(Balance::ConsistentHash);
     plan.settings.queue_length = 0;
     let mut all = backends(&[("a", 0, 1), ("b", 0, 1), ("c", 0, 1)]);
-    all.iter_mut().for_each(|backend| backend.max_connections = 2);
+    for backend in &mut all {
+        backend.max_connections = 2;
+    }
     let group = plan.build(&all, None);
     let pick = || group.acquire(&mut Tried::default(), Some(7)).now_or_never().unwrap();
     let held: Vec<Active> = (0..6).map(|_| pick().unwrap()).collect();
@@ -402,6 +404,27 @@ async fn a_weight_that_comes_back_wakes_who_waits() {
     assert!((&mut waiting).now_or_never().is_none());
     group.upstream("b").override_weight(None);
     assert_eq!(name(&waiting.now_or_never().unwrap().unwrap()), "b");
+}
+
+/// The line is the region's, and not one table's.
+#[tokio::test(start_paused = true)]
+async fn who_waits_over_a_reload_is_let_in() {
+    let mut plan = Plan::new(Balance::LeastConn);
+    plan.settings.queue_length = 1;
+    let mut all = backends(&[("a", 0, 1), ("b", 0, 1)]);
+    for backend in &mut all {
+        backend.max_connections = 1;
+    }
+    let before = plan.build(&all, None);
+    let _one = before.next(&mut Tried::default()).unwrap();
+    let other = before.next(&mut Tried::default()).unwrap();
+    let mut tried = Tried::default();
+    let mut waiting = Box::pin(before.acquire(&mut tried, None));
+    assert!((&mut waiting).now_or_never().is_none());
+    let after = plan.build(&all, Some(&before));
+    assert_eq!((after.waiting(), after.first().as_str()), (1, "Overloaded"));
+    drop(other);
+    assert!(waiting.now_or_never().unwrap().is_ok());
 }
 
 /// Many at once, on one clock, each of which takes its time: never more than the bound, and nobody is left behind.
