@@ -1,28 +1,75 @@
-//! The private listener: metrics, health, readiness. Never reachable through the proxy port.
+//! The private listener: metrics, health, readiness; the status and its page; reload, and what an operator may do.
+//! Never reachable through the proxy port.
+//!
+//! Walk: [`serve`] builds the router; `guard` says who may ask; `status` composes the document, `actions` change marks of
+//! backends, `reload` hands the wish on to `app`, `page` holds the files.
+//!
+//! Invariants: metrics, health and readiness are answered to everybody who reaches the listener, as probes need; all else
+//! passes `guard`; whoever acts leaves a line in the log.
 //!
 //! axum serves it: it is off the hot path, and bound to loopback unless the operator says otherwise.
 
+mod actions;
+mod guard;
+mod page;
+mod reload;
+mod status;
+
+use std::fmt;
 use std::net::TcpListener as StdListener;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::extract::State;
-use axum::http::StatusCode;
-use axum::http::header::CONTENT_TYPE;
+use axum::extract::{Request, State};
+use axum::http::header::{CONTENT_TYPE, WWW_AUTHENTICATE};
+use axum::http::{HeaderValue, StatusCode};
+use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{get, post};
+use serde::Serialize;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
+pub use self::guard::ACTION;
+use self::guard::{Gate, Refusal};
+pub use self::reload::{
+    ConfigurationState, ReloadAsk, ReloadProblem, ReloadReport, ReloadResult, ReloadWork, Reloads,
+};
+use crate::bus::Bus;
+use crate::hub::Hub;
 use crate::observability::{Health, Readiness, Registry, encode};
+use crate::proxy::Shared;
+use crate::settings::AdminSettings;
+use crate::shutdown::Drain;
 
-/// What the listener tells.
-#[derive(Clone, Debug)]
+/// What the listener tells, and acts on.
+#[derive(Debug)]
 pub struct Admin {
     pub health: Health,
     pub readiness: Readiness,
     pub registry: Arc<Registry>,
+    pub settings: AdminSettings,
+    pub proxy: Arc<Shared>,
+    pub hub: Arc<Hub>,
+    pub bus: Bus,
+    pub drain: Drain,
+    pub reloads: Reloads,
+    /// What other parts have to say, each under its name.
+    pub sections: Vec<Section>,
+}
+
+/// A part's own piece of the status.
+#[derive(Clone)]
+pub struct Section {
+    pub name: &'static str,
+    pub tell: Arc<dyn Fn() -> serde_json::Value + Send + Sync>,
+}
+
+impl fmt::Debug for Section {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Section").field("name", &self.name).finish_non_exhaustive()
+    }
 }
 
 /// The content type of OpenMetrics text.
@@ -31,6 +78,8 @@ const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=
 /// After the stop, for answers under way. axum itself waits for a client that has sent half a request until
 /// that one leaves.
 const LAST_ANSWERS: Duration = Duration::from_secs(1);
+
+const NOT_FOUND: &str = "nothing is here; try /, /status, /metrics, /health or /ready";
 
 /// Serves until `stop`, and a little longer.
 ///
@@ -41,19 +90,9 @@ pub async fn serve(
     admin: Admin,
     stop: CancellationToken,
 ) -> std::io::Result<()> {
+    let gate = Arc::new(Gate::new(&admin.settings, listener.local_addr()?));
     let listener = TcpListener::from_std(listener)?;
-    let router = Router::new()
-        .route(
-            "/health",
-            get(async |State(admin): State<Admin>| json(StatusCode::OK, admin.health.json())),
-        )
-        .route("/ready", get(ready))
-        .route("/metrics", get(metrics))
-        .fallback(async || refuse(StatusCode::NOT_FOUND, "not_found", NOT_FOUND))
-        .method_not_allowed_fallback(async || {
-            refuse(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", "use GET")
-        })
-        .with_state(admin);
+    let router = router(Arc::new(admin), &gate);
     let served =
         axum::serve(listener, router).with_graceful_shutdown(stop.clone().cancelled_owned());
     tokio::select! {
@@ -65,7 +104,64 @@ pub async fn serve(
     }
 }
 
-const NOT_FOUND: &str = "nothing is here; try /metrics, /health or /ready";
+fn router(admin: Arc<Admin>, gate: &Arc<Gate>) -> Router {
+    let guarded = |rule: fn(&Gate, &Request) -> Result<(), Refusal>| {
+        from_fn_with_state((Arc::clone(gate), rule), guard)
+    };
+    let page = Router::new()
+        .route("/", get(page::html))
+        .route("/status.html", get(page::html))
+        .route("/status.css", get(page::css))
+        .route("/status.js", get(page::script))
+        .route_layer(guarded(|gate, request| gate.page(request.headers())));
+    let status = Router::new()
+        .route("/status", get(status::status))
+        .route_layer(guarded(|gate, request| gate.status(request.headers())));
+    let actions = Router::new()
+        .route("/reload", post(actions::reload))
+        .route("/backends/{region}/{backend}/drain", post(actions::drain))
+        .route("/backends/{region}/{backend}/resume", post(actions::resume))
+        .route("/backends/{region}/{backend}/weight", post(actions::weight))
+        .route_layer(guarded(|gate, request| gate.action(request.headers())));
+    Router::new()
+        .route(
+            "/health",
+            get(async |State(admin): State<Arc<Admin>>| json(StatusCode::OK, admin.health.json())),
+        )
+        .route("/ready", get(ready))
+        .route("/metrics", get(metrics))
+        .merge(page)
+        .merge(status)
+        .merge(actions)
+        .fallback(async || refuse(StatusCode::NOT_FOUND, "not_found", NOT_FOUND))
+        .method_not_allowed_fallback(async |request: Request| {
+            let told = if request.method() == "POST" {
+                "use GET"
+            } else {
+                "use GET, or POST for an action"
+            };
+            refuse(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", told)
+        })
+        .with_state(admin)
+}
+
+type Rule = fn(&Gate, &Request) -> Result<(), Refusal>;
+
+async fn guard(
+    State((gate, rule)): State<(Arc<Gate>, Rule)>,
+    request: Request,
+    next: Next,
+) -> Response {
+    let Err(refusal) = rule(&gate, &request) else { return next.run(request).await };
+    let (code, message) = refusal.words();
+    if !refusal.is_unauthorized() {
+        return refuse(StatusCode::FORBIDDEN, code, message);
+    }
+    let mut response = refuse(StatusCode::UNAUTHORIZED, code, message);
+    let bearer = HeaderValue::from_static("Bearer realm=\"meridian\"");
+    response.headers_mut().insert(WWW_AUTHENTICATE, bearer);
+    response
+}
 
 /// An error as everywhere: JSON, with an id.
 fn refuse(status: StatusCode, code: &str, message: &str) -> Response {
@@ -82,12 +178,17 @@ fn json(status: StatusCode, body: String) -> Response {
     (status, [(CONTENT_TYPE, "application/json")], body).into_response()
 }
 
-async fn ready(State(admin): State<Admin>) -> Response {
+/// Plain data with texts for keys, which cannot be refused.
+fn to_json(status: StatusCode, body: &impl Serialize) -> Response {
+    json(status, serde_json::to_string(body).unwrap_or_default())
+}
+
+async fn ready(State(admin): State<Arc<Admin>>) -> Response {
     let (ready, body) = admin.readiness.json(true);
     json(if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }, body)
 }
 
-async fn metrics(State(admin): State<Admin>) -> Response {
+async fn metrics(State(admin): State<Arc<Admin>>) -> Response {
     match encode(&admin.registry) {
         Ok(text) => ([(CONTENT_TYPE, OPENMETRICS)], text).into_response(),
         Err(error) => {

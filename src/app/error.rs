@@ -17,6 +17,12 @@ pub enum AppError {
     PortInUse { listener: String, address: SocketAddr, variable: String },
     #[error("{listener} cannot listen on {address}: {source}; {variable} moves it")]
     Bind { listener: String, address: SocketAddr, variable: String, source: io::Error },
+    #[error("the socket {name:?} that was handed over cannot be used: {source}")]
+    Inherited { name: String, source: io::Error },
+    #[error(
+        "a socket named {name:?} was handed over; the names are proxy, tls, admin, api, and hub-REGION (FileDescriptorName=)"
+    )]
+    InheritedName { name: String },
     #[error("{0}")]
     Proxy(#[from] proxy::SetupError),
     #[error("{0}")]

@@ -4,6 +4,7 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
 
 use super::error::AppError;
+use super::inherited::Inherited;
 use crate::demo::Sample;
 use crate::edge::listen;
 use crate::settings::{ApiSettings, Parts, RegionName, Settings};
@@ -16,6 +17,8 @@ pub(super) struct Listeners {
     pub(super) api: Option<Vec<TcpListener>>,
     pub(super) demos: Vec<(Sample, RegionName, TcpListener)>,
     pub(super) admin: TcpListener,
+    /// Names of those that a service manager holds besides: it, or the process after this one, takes who comes next.
+    pub(super) shared: Vec<String>,
 }
 
 impl Listeners {
@@ -23,10 +26,22 @@ impl Listeners {
         settings: &Settings,
         parts: &Parts,
         workers: usize,
+        inherited: &mut Inherited,
     ) -> Result<Self, AppError> {
+        let mut shared = Vec::new();
+        let mut taken = |name: &str, workers| -> Result<Option<Vec<TcpListener>>, AppError> {
+            let sockets = inherited.take(name, workers)?;
+            if sockets.is_some() {
+                shared.push(name.to_owned());
+            }
+            Ok(sockets)
+        };
         let proxy = if parts.proxy {
             let address = SocketAddr::new(settings.proxy.bind, settings.proxy.port);
-            Some(many(address, workers, "the proxy", "PROXY_PORT")?)
+            Some(match taken("proxy", workers)? {
+                Some(sockets) => sockets,
+                None => many(address, workers, "the proxy", "PROXY_PORT")?,
+            })
         } else {
             None
         };
@@ -40,13 +55,32 @@ impl Listeners {
             let address = SocketAddr::new(place.bind, port);
             let listener = format!("the hub of region {name}");
             let variable = format!("WS_SERVER_{name}_PORT");
-            hubs.push((name.clone(), many(address, workers, &listener, &variable)?));
+            let sockets = match taken(&format!("hub-{name}"), workers)? {
+                Some(sockets) => sockets,
+                None => many(address, workers, &listener, &variable)?,
+            };
+            hubs.push((name.clone(), sockets));
         }
-        let api = if parts.api { api(&settings.api, workers)? } else { None };
+        let api = match if parts.api { taken("api", workers)? } else { None } {
+            Some(sockets) => Some(sockets),
+            None if parts.api => api(&settings.api, workers)?,
+            None => None,
+        };
         let demos = if parts.demo { demos(settings)? } else { Vec::new() };
         let address = SocketAddr::new(settings.admin.bind, settings.admin.port);
-        let admin = one(address, "the admin listener", "ADMIN_PORT")?;
-        Ok(Self { proxy, hubs, api, demos, admin })
+        let admin = match taken("admin", 1)?.and_then(|mut sockets| sockets.pop()) {
+            Some(socket) => socket,
+            None => one(address, "the admin listener", "ADMIN_PORT")?,
+        };
+        inherited.warn_of_the_rest();
+        Ok(Self { proxy, hubs, api, demos, admin, shared })
+    }
+}
+
+impl Listeners {
+    /// Whether the sockets of a listener are a service manager's, too.
+    pub(super) fn is_shared(&self, name: &str) -> bool {
+        self.shared.iter().any(|shared| shared == name)
     }
 }
 

@@ -6,35 +6,46 @@
 //! The caller's runtime is worker 0 and carries the bus and the admin listener besides; each other worker has a
 //! thread and a runtime of its own.
 
+mod addresses;
 mod banner;
 mod descriptors;
+mod doors;
 mod error;
+mod inherited;
 mod listeners;
+mod notify;
+mod reload;
 mod signals;
 mod tasks;
 mod worker;
 
-use std::net::SocketAddr;
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+pub use self::addresses::Addresses;
+use self::doors::{build_workers, open_api};
 pub use self::error::AppError;
+pub use self::inherited::Inherited;
 use self::listeners::Listeners;
+use self::notify::Notifier;
+use self::reload::{Reloader, Targets};
 pub use self::signals::StopRequests;
 use self::tasks::Tasks;
 use self::worker::Worker;
-use crate::admin::{self, Admin};
+use crate::admin::{self, Admin, ReloadWork, Reloads};
 use crate::api::Api;
 use crate::bus::{Bus, BusState};
 use crate::demo;
-use crate::edge::{Common, CommonParts, Edge, listen};
+use crate::edge::{Common, CommonParts};
 use crate::hub::Hub;
 use crate::limits::Limiter;
-use crate::observability::{self, Health, Readiness, Registry};
-use crate::proxy::{Proxy, Shared};
-use crate::settings::{ApiSettings, BusSettings, Parts, RegionName, Settings};
+use crate::observability::{self, Health, Readiness, Registry, Verbosity};
+use crate::proxy::Shared;
+use crate::settings::{BusSettings, LoadOptions, Loaded, Parts, RegionName, Settings};
 use crate::shutdown::Drain;
 
 /// Of the grace, what the paced close of sockets may take; the rest is for the last close handshakes.
@@ -43,35 +54,6 @@ const CLOSING_SHARE: f64 = 0.8;
 const AFTER_IDLE: Duration = Duration::from_millis(500);
 /// After the cut, for tasks to notice it.
 const AFTER_CUT: Duration = Duration::from_secs(2);
-
-/// Where the process listens, as bound; for the banner, and for tests that asked for port 0.
-#[derive(Clone, Debug)]
-pub struct Addresses {
-    pub proxy: Option<SocketAddr>,
-    pub hubs: Vec<(RegionName, SocketAddr)>,
-    pub api: Option<SocketAddr>,
-    pub demos: Vec<(&'static str, SocketAddr)>,
-    pub admin: SocketAddr,
-}
-
-impl Addresses {
-    /// For those who read the log and not the banner.
-    fn log(&self) {
-        if let Some(address) = self.proxy {
-            tracing::info!(target: "App", %address, "the proxy listens");
-        }
-        for (region, address) in &self.hubs {
-            tracing::info!(target: "App", %address, %region, "a hub listens");
-        }
-        if let Some(address) = self.api {
-            tracing::info!(target: "App", %address, "the API listens");
-        }
-        for (service, address) in &self.demos {
-            tracing::info!(target: "App", %address, service, "a demo backend listens");
-        }
-        tracing::info!(target: "App", address = %self.admin, "the admin listener listens");
-    }
-}
 
 /// The whole gateway, built and bound, not yet running.
 #[derive(Debug)]
@@ -87,15 +69,39 @@ pub struct App {
     demos: Vec<(demo::Sample, RegionName, std::net::TcpListener)>,
     readiness: Readiness,
     drain: Drain,
-    grace: Duration,
+    grace: watch::Sender<Duration>,
+    reloading: Reloading,
+    notifier: Notifier,
+}
+
+/// What a reload needs, before it runs.
+#[derive(Debug)]
+struct Reloading {
+    proxy: Arc<Shared>,
+    demos: Vec<(RegionName, String)>,
+    work: ReloadWork,
+    source: Option<Source>,
+}
+
+/// Where the settings are from, so that they can be read again.
+#[derive(Debug)]
+pub struct Source {
+    pub options: LoadOptions,
+    /// What they said at the start.
+    pub loaded: Loaded,
+    /// What changes how much is logged.
+    pub verbosity: Option<Verbosity>,
 }
 
 /// Builds the gateway and runs it until a signal; for `main`.
 ///
 /// # Errors
 /// In one line, why it could not start or did not end well.
-pub fn run(settings: &Settings, parts: &Parts) -> Result<(), AppError> {
-    let _log = observability::install(&settings.log);
+pub fn run(options: LoadOptions, loaded: Loaded) -> Result<(), AppError> {
+    let manager = options.service_manager();
+    // Before the first thread: it changes the environment.
+    let inherited = Inherited::take_from(&manager)?;
+    let log = observability::install(&loaded.settings.log);
     descriptors::raise_limit();
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -103,10 +109,12 @@ pub fn run(settings: &Settings, parts: &Parts) -> Result<(), AppError> {
         .map_err(AppError::Runtime)?;
     let ended = runtime.block_on(async {
         let stops = StopRequests::of_process()?;
-        let app = App::build(settings, parts)?;
-        banner::print(app.addresses(), settings);
+        let mut app = App::build_on(inherited, &loaded.settings, &loaded.parts)?;
+        banner::print(app.addresses(), &loaded.settings);
         app.addresses.log();
-        warn_of_embedded(settings, parts);
+        warn_of_embedded(&loaded.settings, &loaded.parts);
+        app.notifier = Notifier::new(&manager);
+        app.reload_from(Source { options, loaded, verbosity: Some(log.verbosity()) });
         app.run(stops).await
     });
     // Dropped, it would wait for a name that is being looked up, for as long as the resolver takes.
@@ -139,21 +147,23 @@ impl App {
     /// # Errors
     /// Where a port is in use, or a part refuses its settings; nothing is left bound then.
     pub fn build(settings: &Settings, parts: &Parts) -> Result<Self, AppError> {
-        let workers = match settings.workers {
-            0 => std::thread::available_parallelism().map_or(1, usize::from),
-            workers => workers,
-        };
-        let mut listeners = Listeners::bind(settings, parts, workers)?;
-        let mut settings = settings.clone();
-        for (_, region, listener) in &listeners.demos {
-            // Where the system chose their ports, the demo backends' addresses are known only now.
-            let address = listener.local_addr().map_err(AppError::Runtime)?;
-            settings.add_backend(region, &format!("http://{address}"));
-        }
+        Self::build_on(Inherited::default(), settings, parts)
+    }
+
+    /// The same on sockets that were handed over, where there are some for a listener.
+    ///
+    /// # Errors
+    /// As [`Self::build`].
+    pub fn build_on(
+        mut inherited: Inherited,
+        settings: &Settings,
+        parts: &Parts,
+    ) -> Result<Self, AppError> {
+        let workers = worker_count(settings);
+        let mut listeners = Listeners::bind(settings, parts, workers, &mut inherited)?;
+        let (settings, demos) = with_demos(settings, &listeners).map_err(AppError::Runtime)?;
         let mut registry = Registry::with_prefix("meridian");
-        let (drain, readiness) = (Drain::new(), Readiness::default());
-        readiness.await_word("bus");
-        readiness.report("draining", Ok(()));
+        let (drain, readiness) = (Drain::new(), starting());
         let bus = build_bus(&settings.bus, &mut registry)?;
         let hosted: Vec<_> = listeners.hubs.iter().map(|(name, _)| name.clone()).collect();
         let hub = Hub::new(&settings.hub, &hosted, bus.clone(), drain.clone(), &mut registry);
@@ -175,14 +185,23 @@ impl App {
             readiness: readiness.clone(),
             registry: &mut registry,
         })?;
-        let addresses = addresses(&listeners).map_err(AppError::Runtime)?;
+        let addresses = Addresses::of(&listeners).map_err(AppError::Runtime)?;
+        let (reloads, work) = Reloads::new(&mut registry);
         let admin = Admin {
             health: Health::new("admin", None),
             readiness: readiness.clone(),
             registry: Arc::new(registry),
+            settings: settings.admin.clone(),
+            proxy: Arc::clone(&shared),
+            hub: Arc::clone(&hub),
+            bus: bus.clone(),
+            drain: drain.clone(),
+            reloads,
+            sections: Vec::new(),
         };
         let mut workers = build_workers(&mut listeners, workers, &common, &shared);
         if let (Some(api), Some(bound)) = (api, listeners.api.take()) {
+            let bound = (bound, listeners.is_shared("api"));
             open_api(&mut workers, bound, &api, &common, &settings.api);
         }
         Ok(Self {
@@ -190,18 +209,25 @@ impl App {
             workers,
             common,
             hub,
-            watched: parts.proxy.then_some(shared),
+            watched: parts.proxy.then(|| Arc::clone(&shared)),
             bus,
             admin: (listeners.admin, admin),
             demos: listeners.demos,
             readiness,
             drain,
-            grace: settings.shutdown.grace,
+            grace: watch::Sender::new(settings.shutdown.grace),
+            reloading: Reloading { proxy: shared, demos, work, source: None },
+            notifier: Notifier::default(),
         })
     }
 
     pub fn addresses(&self) -> &Addresses {
         &self.addresses
+    }
+
+    /// Lets it reload from where its settings are from; without this it refuses to.
+    pub fn reload_from(&mut self, source: Source) {
+        self.reloading.source = Some(source);
     }
 
     /// Serves until the first request to stop, drains, and ends; a second request cuts.
@@ -214,12 +240,15 @@ impl App {
         let bus_stop = CancellationToken::new();
         let (drain, readiness, common) =
             (self.drain.clone(), self.readiness.clone(), Arc::clone(&self.common));
-        let grace = self.grace;
+        let (grace, notifier) = (self.grace.subscribe(), self.notifier.clone());
         self.start(&mut tasks, &stop, &bus_stop)?;
+        notifier.ready();
         let failed = tokio::select! {
             () = stops.next() => None,
             error = tasks.first_end() => Some(error),
         };
+        notifier.stopping();
+        let grace = *grace.borrow();
         readiness.report("draining", Err("the process is stopping".to_owned()));
         drain.begin(grace.mul_f64(CLOSING_SHARE));
         tracing::info!(target: "App", in_flight = drain.flights(), grace = ?grace, "draining");
@@ -289,6 +318,12 @@ impl App {
                 Ok::<_, AppError>(())
             });
         }
+        self.reloading.start(tasks, stop, (&self.common, self.grace, &self.notifier))?;
+        let alive = self.notifier.keep_alive(stop.clone());
+        tasks.spawn("the watchdog", async move {
+            alive.await;
+            Ok::<_, AppError>(())
+        });
         tasks.spawn("the admin listener", admin::serve(self.admin.0, self.admin.1, stop.clone()));
         for (sample, region, listener) in self.demos {
             let served = demo::serve(listener, sample, region.to_string(), stop.clone());
@@ -307,76 +342,59 @@ impl App {
     }
 }
 
+/// Not ready before the bus is.
+fn starting() -> Readiness {
+    let readiness = Readiness::default();
+    readiness.await_word("bus");
+    readiness.report("draining", Ok(()));
+    readiness
+}
+
+fn worker_count(settings: &Settings) -> usize {
+    match settings.workers {
+        0 => std::thread::available_parallelism().map_or(1, usize::from),
+        workers => workers,
+    }
+}
+
+/// The settings with the demo backends in their regions, and those: where the system chose their ports, their addresses
+/// are known only once they are bound.
+fn with_demos(
+    settings: &Settings,
+    listeners: &Listeners,
+) -> io::Result<(Settings, Vec<(RegionName, String)>)> {
+    let (mut settings, mut demos) = (settings.clone(), Vec::new());
+    for (_, region, listener) in &listeners.demos {
+        let url = format!("http://{}", listener.local_addr()?);
+        settings.add_backend(region, &url);
+        demos.push((region.clone(), url));
+    }
+    Ok((settings, demos))
+}
+
+impl Reloading {
+    /// Starts who reloads, where there is something to reload from.
+    fn start(
+        self,
+        tasks: &mut Tasks,
+        stop: &CancellationToken,
+        (common, grace, notifier): (&Arc<Common>, watch::Sender<Duration>, &Notifier),
+    ) -> Result<(), AppError> {
+        let Some(Source { options, loaded, verbosity }) = self.source else { return Ok(()) };
+        let (common, demos) = (Arc::clone(common), self.demos);
+        let targets = Targets { proxy: self.proxy, common, verbosity, demos, grace };
+        let notifier = notifier.clone();
+        let reloader = Reloader { options, running: loaded, targets, work: self.work, notifier };
+        tasks.spawn("reloading", reloader.run(reload::hangups()?, stop.clone()));
+        Ok(())
+    }
+}
+
 fn build_bus(settings: &BusSettings, registry: &mut Registry) -> Result<Bus, AppError> {
     if settings.wants_redis() {
         Ok(Bus::redis(settings, registry)?)
     } else {
         Ok(Bus::embedded(&settings.inbox, registry))
-    }
-}
-
-fn addresses(listeners: &Listeners) -> std::io::Result<Addresses> {
-    let first = |listeners: &Vec<std::net::TcpListener>| {
-        listeners.first().map(std::net::TcpListener::local_addr).transpose()
-    };
-    let mut hubs = Vec::new();
-    for (name, bound) in &listeners.hubs {
-        if let Some(address) = first(bound)? {
-            hubs.push((name.clone(), address));
-        }
-    }
-    let mut demos = Vec::new();
-    for (sample, _, listener) in &listeners.demos {
-        demos.push((sample.service(), listener.local_addr()?));
-    }
-    let proxy = listeners.proxy.as_ref().map(first).transpose()?.flatten();
-    let api = listeners.api.as_ref().map(first).transpose()?.flatten();
-    Ok(Addresses { proxy, hubs, api, demos, admin: listeners.admin.local_addr()? })
-}
-
-/// Deals the listeners out: each worker gets one of every address.
-fn build_workers(
-    listeners: &mut Listeners,
-    workers: usize,
-    common: &Arc<Common>,
-    shared: &Arc<Shared>,
-) -> Vec<Worker> {
-    let mut built: Vec<Worker> = (0..workers)
-        .map(|_| Worker { doors: Vec::new(), proxy: Proxy::new(Arc::clone(shared)) })
-        .collect();
-    let (health, slots) = (Health::new("proxy", None), common.slots());
-    for (worker, listener) in built.iter_mut().zip(listeners.proxy.take().into_iter().flatten()) {
-        let proxy = Arc::clone(&worker.proxy);
-        let edge = Edge::public(Arc::clone(common), proxy, health.clone(), Arc::clone(&slots));
-        worker.doors.push((listener, edge));
-    }
-    for (region, bound) in std::mem::take(&mut listeners.hubs) {
-        let health = Health::new(&format!("ws-{region}"), Some(region.as_str()));
-        let slots = common.slots();
-        for (worker, listener) in built.iter_mut().zip(bound) {
-            let proxy = Arc::clone(&worker.proxy);
-            let (region, common) = (region.clone(), Arc::clone(common));
-            let edge = Edge::hub(region, common, proxy, health.clone(), Arc::clone(&slots));
-            worker.doors.push((listener, edge));
-        }
-    }
-    built
-}
-
-/// Gives each worker a listener of the API.
-fn open_api(
-    workers: &mut [Worker],
-    bound: Vec<std::net::TcpListener>,
-    api: &Arc<Api>,
-    common: &Arc<Common>,
-    settings: &ApiSettings,
-) {
-    let (health, slots) = (Health::new("api", None), listen::slots(settings.max_connections));
-    for (worker, listener) in workers.iter_mut().zip(bound) {
-        let proxy = Arc::clone(&worker.proxy);
-        let (api, common) = (Arc::clone(api), Arc::clone(common));
-        let edge = Edge::api(api, common, proxy, health.clone(), Arc::clone(&slots));
-        worker.doors.push((listener, edge));
     }
 }
 

@@ -14,15 +14,30 @@ use crate::proxy::Proxy;
 #[derive(Debug)]
 pub(super) struct Worker {
     pub(super) doors: Vec<(TcpListener, Arc<Edge>)>,
+    /// Those whose sockets another process has as well, who takes whoever comes once this one drains.
+    pub(super) shared_doors: Vec<(TcpListener, Arc<Edge>)>,
     pub(super) proxy: Arc<Proxy>,
 }
 
 impl Worker {
+    pub(super) fn new(proxy: Arc<Proxy>) -> Self {
+        Self { doors: Vec::new(), shared_doors: Vec::new(), proxy }
+    }
+
+    /// Gives it one more door.
+    pub(super) fn open(&mut self, listener: TcpListener, edge: Arc<Edge>, is_shared: bool) {
+        let doors = if is_shared { &mut self.shared_doors } else { &mut self.doors };
+        doors.push((listener, edge));
+    }
+
     /// Serves until `stop`, and ends when every connection has, or when a listener fails.
     pub(super) async fn run(self, stop: CancellationToken) -> io::Result<()> {
         let mut loops = JoinSet::new();
         for (listener, edge) in self.doors {
             loops.spawn(listen::serve(listener, edge, stop.clone()));
+        }
+        for (listener, edge) in self.shared_doors {
+            loops.spawn(listen::serve_shared(listener, edge));
         }
         let mut first = Ok(());
         while let Some(ended) = loops.join_next().await {

@@ -8,6 +8,7 @@
 mod chat;
 mod check;
 mod input;
+mod operate;
 mod print_config;
 mod send;
 mod serve;
@@ -20,7 +21,8 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use crate::settings::{self, LoadOptions};
+use self::operate::Word;
+use crate::settings::{self, LoadOptions, Loaded};
 
 /// It failed while running.
 const FAILED: u8 = 1;
@@ -45,6 +47,16 @@ enum Command {
     Check,
     /// Print the effective settings as TOML, each value with its source; secrets are hidden.
     PrintConfig,
+    /// Print how a gateway that runs stands, as JSON.
+    Status,
+    /// Have a gateway that runs read its configuration again, and apply what changed.
+    Reload,
+    /// Give a backend nothing new; what is open there is finished.
+    Drain(operate::Backend),
+    /// Give a drained backend requests again.
+    Resume(operate::Backend),
+    /// Set the weight of a backend, until it is set back to default.
+    Weight(operate::Weight),
     /// Send a message, or each line of standard input, to a user; ends well when all is acknowledged.
     Send(send::SendArgs),
     /// Talk with a user in the terminal, or over pipes.
@@ -85,11 +97,21 @@ pub fn run() -> ExitCode {
             complain(&format!("the configuration is not valid:\n{errors}"));
             ExitCode::from(MISCONFIGURED)
         }
-        (Command::Serve, Ok(loaded)) => serve::run(&loaded),
+        (Command::Serve, Ok(loaded)) => serve::run(options, loaded),
         (Command::PrintConfig, Ok(loaded)) => print_config::run(&mut io::stdout(), &loaded),
+        (Command::Status, Ok(loaded)) => said(&Word::Status, &loaded),
+        (Command::Reload, Ok(loaded)) => said(&Word::Reload, &loaded),
+        (Command::Drain(backend), Ok(loaded)) => said(&Word::Drain(backend), &loaded),
+        (Command::Resume(backend), Ok(loaded)) => said(&Word::Resume(backend), &loaded),
+        (Command::Weight(weight), Ok(loaded)) => said(&Word::Weight(weight), &loaded),
         (Command::Send(args), Ok(loaded)) => send::run(args, &loaded),
         (Command::Chat(args), Ok(loaded)) => chat::run(args, &loaded),
     }
+}
+
+/// Says a word to a gateway that runs.
+fn said(word: &Word, loaded: &Loaded) -> ExitCode {
+    operate::run(&mut io::stdout(), word, loaded)
 }
 
 /// Runs a client to its end.

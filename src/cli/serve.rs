@@ -4,11 +4,11 @@ use std::process::ExitCode;
 
 use super::{FAILED, complain};
 use crate::app;
-use crate::settings::Loaded;
+use crate::settings::{LoadOptions, Loaded};
 
 /// Blocks for the life of the gateway.
-pub(super) fn run(loaded: &Loaded) -> ExitCode {
-    match app::run(&loaded.settings, &loaded.parts) {
+pub(super) fn run(options: LoadOptions, loaded: Loaded) -> ExitCode {
+    match app::run(options, loaded) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             complain(&error.to_string());

@@ -102,6 +102,40 @@ pub async fn serve(
     Ok(())
 }
 
+/// Serves a listener whose socket others have as well, until the drain begins: who comes then is theirs, or waits in the
+/// socket's queue for the process that comes next. Ends when every connection has.
+///
+/// # Errors
+/// Where the listener cannot be registered with the runtime.
+pub async fn serve_shared(listener: StdListener, edge: Arc<Edge>) -> io::Result<()> {
+    let listener = TcpListener::from_std(listener)?;
+    let _door = edge.common.doors.token();
+    let connections = TaskTracker::new();
+    loop {
+        let accepted = tokio::select! {
+            biased;
+            () = edge.common.drain.draining() => break,
+            accepted = listener.accept() => accepted,
+        };
+        match accepted {
+            Ok((stream, peer)) => {
+                // Waited for in any case: what was accepted is owed an answer. The semaphore is never closed.
+                let slot = Arc::clone(&edge.slots).acquire_owned().await;
+                spawn(&connections, &edge, (stream, peer, slot.map_err(io::Error::other)?));
+            }
+            Err(error) => {
+                edge.common.metrics.accept_errors.inc();
+                tracing::warn!(target: "Proxy", %error, "a connection could not be accepted");
+                tokio::time::sleep(PAUSE_AFTER_ERROR).await;
+            }
+        }
+    }
+    drop(listener);
+    connections.close();
+    connections.wait().await;
+    Ok(())
+}
+
 /// Takes what the system has accepted for us, which closing the listener would reset. It is asked itself, for the
 /// runtime knows only of those that it was told of when it last slept.
 fn sweep(listener: StdListener, slots: &Slots, mut take: impl FnMut(Accepted)) {

@@ -1,7 +1,7 @@
 //! Alive, and ready: two questions that orchestrators ask, and their answers as JSON.
 
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use serde::Serialize;
 
@@ -27,6 +27,11 @@ impl Health {
     /// `service` as the contract names it: `proxy`, `server-a`, `ws-1`, …
     pub fn new(service: &str, region: Option<&str>) -> Self {
         Self { service: service.into(), region: region.map(Into::into), started: Instant::now() }
+    }
+
+    /// Since it was made.
+    pub fn uptime(&self) -> Duration {
+        self.started.elapsed()
     }
 
     /// The body of the answer, which is always a 200.

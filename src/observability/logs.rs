@@ -10,26 +10,34 @@ use std::io::{BufWriter, Write as _, stderr};
 use std::time::SystemTime;
 
 use tracing::field::{Field, Visit};
-use tracing::{Event, Level, Subscriber};
+use tracing::{Event, Subscriber};
 use tracing_appender::non_blocking::{ErrorCounter, NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::field::RecordFields;
-use tracing_subscriber::filter::filter_fn;
 use tracing_subscriber::fmt::format::{JsonFields, Writer};
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt as _;
 
-use crate::settings::{LogFormat, LogLevel, LogSettings};
+use super::verbosity::Verbosity;
+use crate::settings::{LogFormat, LogSettings};
 
 /// How the targets of access lines end.
-const ACCESS: &str = "::access";
+pub(super) const ACCESS: &str = "::access";
 
 /// Keeps the writer alive; when dropped, what is queued is written out.
 #[derive(Debug)]
 pub struct LogGuard {
     worker: Option<WorkerGuard>,
     dropped: ErrorCounter,
+    verbosity: Verbosity,
+}
+
+impl LogGuard {
+    /// What changes how much is logged.
+    pub fn verbosity(&self) -> Verbosity {
+        self.verbosity.clone()
+    }
 }
 
 impl Drop for LogGuard {
@@ -52,27 +60,23 @@ pub fn install(settings: &LogSettings) -> LogGuard {
         .lossy(true)
         .finish(BufWriter::with_capacity(64 * 1024, stderr()));
     let dropped = writer.error_counter();
-    let level = match settings.level {
-        LogLevel::Error => Level::ERROR,
-        LogLevel::Warn => Level::WARN,
-        LogLevel::Info => Level::INFO,
-        LogLevel::Debug => Level::DEBUG,
-        LogLevel::Trace => Level::TRACE,
-    };
-    let access = settings.access;
-    let wanted = filter_fn(move |metadata| access || !metadata.target().ends_with(ACCESS));
-    let builder = tracing_subscriber::fmt().with_writer(writer).with_max_level(level);
+    let verbosity = Verbosity::new(settings);
+    // What is wanted, the layer on top says; a filter of the other's own would hide its hint.
+    let lines = tracing_subscriber::registry();
+    let layer = tracing_subscriber::fmt::layer().with_writer(writer);
+    let wanted = verbosity.clone();
     let installed = match settings.format {
         LogFormat::Text => {
-            builder.fmt_fields(TextFields).event_format(TextLine).finish().with(wanted).try_init()
+            let layer = layer.fmt_fields(TextFields).event_format(TextLine);
+            lines.with(layer).with(wanted).try_init()
         }
         LogFormat::Json => {
-            let builder = builder.fmt_fields(JsonFields::new()).event_format(JsonLine);
-            builder.finish().with(wanted).try_init()
+            let layer = layer.fmt_fields(JsonFields::new()).event_format(JsonLine);
+            lines.with(layer).with(wanted).try_init()
         }
     };
     drop(installed);
-    LogGuard { worker: Some(worker), dropped }
+    LogGuard { worker: Some(worker), dropped, verbosity }
 }
 
 /// The part an event is from.

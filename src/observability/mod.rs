@@ -6,7 +6,9 @@
 mod health;
 mod logs;
 mod metrics;
+mod verbosity;
 
 pub use self::health::{Health, Readiness};
 pub use self::logs::{LogGuard, install};
 pub use self::metrics::{Registry, encode};
+pub use self::verbosity::Verbosity;

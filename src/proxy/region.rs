@@ -123,6 +123,20 @@ impl Region {
         self.upstreams().any(|one| Arc::ptr_eq(one, upstream))
     }
 
+    /// Takes an operator's word back for each backend whose own settings are others than in `previous`.
+    pub(super) fn forget_overrides(&self, previous: &Self) {
+        let changed = self.settings.backends.iter().filter(|now| {
+            previous.settings.backends.iter().any(|then| then.url == now.url && then != *now)
+        });
+        for backend in changed {
+            let is_it = |upstream: &&Arc<Upstream>| upstream.identity.url == backend.url;
+            for upstream in self.upstreams().filter(is_it) {
+                upstream.drain(false);
+                upstream.override_weight(None);
+            }
+        }
+    }
+
     pub(super) fn snapshot(&self) -> RegionSnapshot {
         RegionSnapshot {
             region: self.name.as_str().to_owned(),
@@ -164,6 +178,7 @@ impl fmt::Debug for RegionRef {
 
 /// One region, for a status page.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "camelCase")]
 pub struct RegionSnapshot {
     pub region: String,
     /// Exchanges going on, tunnels among them.

@@ -116,6 +116,9 @@ impl Shared {
             if kept.is_none() {
                 self.families.forget(&region.name);
             }
+            if let Some(kept) = kept {
+                kept.forget_overrides(region);
+            }
             for gone in region.upstreams().filter(|one| !kept.is_some_and(|kept| kept.has(one))) {
                 gone.drain(true);
             }

@@ -1,8 +1,10 @@
-//! The private listener: metrics, health, readiness.
+//! The private listener: metrics, health, readiness, status, and what an operator may do.
 
 use std::net::{IpAddr, Ipv4Addr};
 
 use serde::{Deserialize, Serialize};
+
+use super::Secret;
 
 /// Section `[admin]`.
 #[derive(Clone, Debug, Deserialize, Serialize)]
@@ -12,10 +14,15 @@ pub struct AdminSettings {
     pub bind: IpAddr,
     /// `ADMIN_PORT`; 0 lets the system choose.
     pub port: u16,
+    /// Names under which it may be asked for status and actions, besides addresses and `localhost`: a page elsewhere that
+    /// points a name of its own here (DNS rebinding) gets nothing.
+    pub hosts: Vec<String>,
+    /// What status and actions ask for, as `Authorization: Bearer …`. Without one, they are for loopback alone.
+    pub token: Option<Secret>,
 }
 
 impl Default for AdminSettings {
     fn default() -> Self {
-        Self { bind: IpAddr::V4(Ipv4Addr::LOCALHOST), port: 9600 }
+        Self { bind: IpAddr::V4(Ipv4Addr::LOCALHOST), port: 9600, hosts: Vec::new(), token: None }
     }
 }

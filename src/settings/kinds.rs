@@ -35,6 +35,8 @@ pub(super) enum Kind {
     HeaderText,
     HashBy,
     Host,
+    /// Names or addresses, without ports.
+    Hosts,
     HttpUrl,
     MediaTypes,
     /// A path with a slash at both ends, or `/` alone.
@@ -109,6 +111,7 @@ impl Kind {
             Self::Flag => "a switch; write true or false",
             Self::HashBy => "a key; write client, header:NAME or cookie:NAME",
             Self::Host => "a host; write a name or an address alone, like redis.internal",
+            Self::Hosts => "a list of hosts; write it like [\"gateway.internal\"]",
             Self::HttpUrl => "a URL; write it like http://127.0.0.1:5001",
             Self::LimitKey => {
                 "a key; write client, user, region, or header: and a name, like header:x-tenant"
@@ -151,6 +154,7 @@ impl Kind {
                 | Self::HeaderNames
                 | Self::MediaTypes
                 | Self::Backends
+                | Self::Hosts
                 | Self::Networks
                 | Self::Nodes
                 | Self::Origins
@@ -207,6 +211,7 @@ impl Kind {
             }
             Self::Pause => duration(value.as_str()?).filter(|_| !is_none(value)),
             Self::Host => host(value.as_str()?),
+            Self::Hosts => value.as_array()?.iter().find_map(|name| host(name.as_str()?)),
             Self::HttpUrl => urls::refuse_http(value.as_str()?),
             Self::RedisUrl => redis_place::parse(value.as_str()?).err(),
             Self::Folder => folder(value.as_str()?),

@@ -118,6 +118,11 @@ impl SettingsErrors {
         Self(problems)
     }
 
+    /// One problem that belongs to no key.
+    pub(super) fn of_the_whole(message: &str) -> Self {
+        Self(vec![Problem::new("settings", "", message)])
+    }
+
     pub fn problems(&self) -> &[Problem] {
         &self.0
     }

@@ -14,6 +14,8 @@
 /// The plumbing.
 mod harness;
 
+/// What an operator sees and does on the admin listener.
+mod admin;
 /// The API for backends.
 mod api;
 /// Who the API lets in, and what it bears.
@@ -46,6 +48,8 @@ mod failover;
 mod files;
 /// Message framing, byte by byte.
 mod framing;
+/// Listening sockets that outlive a process.
+mod handover;
 /// Which header fields pass, which stop, which are ours.
 mod headers;
 /// Who may import whom: the table of ARCHITECTURE.md, held against every `crate::` path.
@@ -64,6 +68,8 @@ mod process;
 mod region;
 /// The harness's own relay: a fault test is worth no more than its fault.
 mod relay;
+/// Another configuration without a restart.
+mod reload;
 /// The built binary, running.
 mod running;
 /// Files, `.env`, variables and flags: precedence, and what is said of each mistake.

@@ -35,7 +35,17 @@ impl Process {
     pub(crate) fn start(arguments: &[&str], variables: &[&str]) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let mut command = Command::new(env!("CARGO_BIN_EXE_meridian"));
-        command.args(arguments).env_clear().current_dir(folder.path());
+        command.args(arguments);
+        Self::spawn(command, folder, variables)
+    }
+
+    /// Any command that becomes the gateway, in this folder.
+    pub(crate) fn spawn(
+        mut command: Command,
+        folder: tempfile::TempDir,
+        variables: &[&str],
+    ) -> Self {
+        command.env_clear().current_dir(folder.path());
         for variable in ANY_PORTS.iter().chain(variables) {
             let (name, value) = variable.split_once('=').unwrap();
             command.env(name, value);

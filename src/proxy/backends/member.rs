@@ -60,6 +60,7 @@ impl Member {
             address: self.upstream.label.to_string(),
             tier: self.tier,
             weight: self.weight(),
+            weight_set: self.upstream.weight_override().is_some(),
             max_connections: self.max_connections,
             active: self.upstream.active(),
             requests: self.upstream.requests(),
@@ -93,11 +94,14 @@ impl Now {
 
 /// One backend, for a status page.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "camelCase")]
 pub struct BackendSnapshot {
     /// `host:port`.
     pub address: String,
     pub tier: u8,
     pub weight: u32,
+    /// The weight is an operator's.
+    pub weight_set: bool,
     /// Exchanges and tunnels at once; 0 means no bound.
     pub max_connections: u32,
     /// Exchanges and tunnels going on.

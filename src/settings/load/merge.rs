@@ -26,6 +26,8 @@ pub(super) struct Merged {
     /// Keys of which some source gave a value that was refused.
     pub(super) refused: BTreeSet<String>,
     pub(super) incomplete: bool,
+    /// The values that were taken, secrets as they are.
+    pub(super) said: Table,
 }
 
 /// The leaves, in the order of precedence, as settings.
@@ -47,12 +49,13 @@ pub(super) fn merge(gathered: Gathered) -> Merged {
             }
         }
     }
-    let settings = Settings::deserialize(Value::Table(table)).unwrap_or_else(|error| {
+    let settings = Settings::deserialize(Value::Table(table.clone())).unwrap_or_else(|error| {
         // Each value is good alone, so this is a rule of a type over two of its fields.
         problems.push(Problem::new("settings", "", error.message()));
         Settings::default()
     });
-    Merged { settings, provenance, problems, refused, incomplete: gathered.incomplete }
+    let incomplete = gathered.incomplete;
+    Merged { settings, provenance, problems, refused, incomplete, said: table }
 }
 
 /// The value of a leaf in its type, or what is wrong with it.

@@ -25,15 +25,14 @@ use self::leaf::Leaf;
 use self::variables::HubPort;
 use super::check;
 use super::problem::{Problem, Provenance, SettingsErrors, Source};
-use super::{Environment, Parts, Settings};
+use super::{Environment, Parts, ServiceManager, Settings};
 
 /// The key of the API in development, where no other is named.
 const DEVELOPMENT_KEY: &str = "meridian-development";
 /// The section of the API's keys.
 const API_KEYS: [&str; 2] = ["api", "keys"];
 
-/// Where to look; all of it is data, so that a test needs no process of its own. No `Debug`: the
-/// variables hold passwords.
+/// Where to look; all of it is data, so that a test needs no process of its own.
 #[derive(Clone, Default)]
 pub struct LoadOptions {
     /// The working folder: of `.env`, of `config`, and of a relative `config` option.
@@ -63,6 +62,17 @@ impl LoadOptions {
         }
         options
     }
+
+    /// What the service manager said to this process.
+    pub fn service_manager(&self) -> ServiceManager {
+        ServiceManager::of(&self.variables)
+    }
+}
+
+impl std::fmt::Debug for LoadOptions {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("LoadOptions").field("folder", &self.folder).finish_non_exhaustive()
+    }
 }
 
 /// A valid configuration.
@@ -74,6 +84,18 @@ pub struct Loaded {
     pub environment: Environment,
     /// Who gave each value.
     pub provenance: Provenance,
+    /// What the sources said, from which a reload composes what it applies.
+    pub(super) said: Said,
+}
+
+/// Values as they were said, before defaults; no `Debug` of them, since they hold secrets.
+#[derive(Clone, Default)]
+pub(super) struct Said(pub(super) toml::Table);
+
+impl std::fmt::Debug for Said {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Said(***)")
+    }
 }
 
 /// What was gathered from the sources so far, in the order of precedence.
@@ -128,8 +150,13 @@ pub fn load(options: &LoadOptions) -> Result<Loaded, SettingsErrors> {
     if !problems.is_empty() {
         return Err(SettingsErrors::new(problems));
     }
-    let mut loaded =
-        Loaded { settings: merged.settings, parts, environment, provenance: merged.provenance };
+    let mut loaded = Loaded {
+        settings: merged.settings,
+        parts,
+        environment,
+        provenance: merged.provenance,
+        said: Said(merged.said),
+    };
     join_demo(&mut loaded);
     Ok(loaded)
 }
@@ -196,7 +223,7 @@ fn place_hub_ports(ports: Vec<HubPort>, gathered: &mut Gathered) {
 }
 
 /// The demo's servers become backends of their regions; those on port 0 do when they are bound.
-fn join_demo(loaded: &mut Loaded) {
+pub(super) fn join_demo(loaded: &mut Loaded) {
     let demo = loaded.settings.demo.clone();
     if !demo.enabled {
         return;

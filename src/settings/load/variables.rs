@@ -32,6 +32,7 @@ pub(in crate::settings) const VARIABLES: &[Variable] = &[
     variable("HTTP_SERVER_A_PORT", "demo.port_a"),
     variable("HTTP_SERVER_B_PORT", "demo.port_b"),
     variable("ADMIN_PORT", "admin.port"),
+    variable("ADMIN_TOKEN", "admin.token"),
     variable("API_PORT", "api.port"),
     variable("API_KEY", "api.keys.default"),
     variable("REDIS_HOST", "bus.redis.host"),

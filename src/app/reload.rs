@@ -1,0 +1,172 @@
+//! Reading the configuration again, and putting in place what changed.
+//!
+//! Walk: SIGHUP, or whoever asks on the admin listener, wakes [`Reloader::run`]; the sources are read as they were at the
+//! start, [`settings::step`] says what is to be done, and each part is given its piece.
+//!
+//! Invariants: one reload at a time; all that ask while one is under way are answered by the next. A configuration that
+//! is not valid, or that a part refuses, changes nothing. A part that can refuse comes before those that cannot.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use super::error::AppError;
+use super::notify::Notifier;
+use crate::admin::{ReloadAsk, ReloadProblem, ReloadReport, ReloadResult, ReloadWork};
+use crate::edge::Common;
+use crate::observability::Verbosity;
+use crate::proxy::Shared;
+use crate::settings::{self, LoadOptions, Loaded, RegionName, Settings};
+
+/// What a reload reaches.
+#[derive(Debug)]
+pub(super) struct Targets {
+    pub(super) proxy: Arc<Shared>,
+    pub(super) common: Arc<Common>,
+    /// Where this process's log was set up by it.
+    pub(super) verbosity: Option<Verbosity>,
+    /// Backends that the system gave their ports, so that no source can name them.
+    pub(super) demos: Vec<(RegionName, String)>,
+    /// How long a stop may take.
+    pub(super) grace: watch::Sender<Duration>,
+}
+
+/// Reloads when it is asked to.
+#[derive(Debug)]
+pub(super) struct Reloader {
+    pub(super) options: LoadOptions,
+    pub(super) running: Loaded,
+    pub(super) targets: Targets,
+    pub(super) work: ReloadWork,
+    pub(super) notifier: Notifier,
+}
+
+/// SIGHUP, which asks for a reload; taken before anything starts, since it ends a process that does not take it.
+pub(super) fn hangups() -> Result<Signal, AppError> {
+    signal(SignalKind::hangup()).map_err(AppError::Signals)
+}
+
+impl Reloader {
+    /// Serves until `stop`.
+    pub(super) async fn run(
+        mut self,
+        mut hangups: Signal,
+        stop: CancellationToken,
+    ) -> Result<(), AppError> {
+        let mut waiting: Vec<ReloadAsk> = Vec::new();
+        loop {
+            let by = tokio::select! {
+                () = stop.cancelled() => return Ok(()),
+                asked = self.work.asks.recv() => {
+                    // Nobody is left who could ask only when the process ends.
+                    let Some(ask) = asked else { return Ok(()) };
+                    waiting.push(ask);
+                    "request"
+                }
+                () = next(&mut hangups) => "SIGHUP",
+            };
+            while let Ok(ask) = self.work.asks.try_recv() {
+                waiting.push(ask);
+            }
+            self.notifier.reloading();
+            let report = Arc::new(self.reload(by).await);
+            self.notifier.ready();
+            self.work.tell(&report);
+            for ask in waiting.drain(..) {
+                // Whoever asked may have left.
+                drop(ask.send(Arc::clone(&report)));
+            }
+        }
+    }
+
+    async fn reload(&mut self, by: &'static str) -> ReloadReport {
+        let (began, generation) = (Instant::now(), self.work.generation());
+        let mut report = ReloadReport::new(by, generation);
+        match self.step().await {
+            Ok(step) => {
+                if !step.live.is_empty() {
+                    report.result = ReloadResult::Applied;
+                    report.generation += 1;
+                }
+                tracing::info!(
+                    target: "App",
+                    generation = report.generation,
+                    changed = %step.live.join(","),
+                    "the configuration was read again"
+                );
+                if !step.restart.is_empty() {
+                    let keys = step.restart.join(", ");
+                    tracing::warn!(target: "App", "needs a restart: {keys}");
+                }
+                (report.changed, report.restart) = (step.live, step.restart);
+                self.running = step.effective;
+            }
+            Err(problems) => {
+                report.result = ReloadResult::Refused;
+                for ReloadProblem { source, key, message } in &problems {
+                    let colon = if key.is_empty() { "" } else { ": " };
+                    tracing::error!(
+                        target: "App",
+                        "the configuration was not replaced: {source}: {key}{colon}{message}"
+                    );
+                }
+                report.problems = problems;
+            }
+        }
+        report.after(began.elapsed())
+    }
+
+    /// Reads, compares, applies.
+    async fn step(&self) -> Result<settings::Step, Vec<ReloadProblem>> {
+        let options = self.options.clone();
+        // Files, which a network may hold.
+        let read = tokio::task::spawn_blocking(move || settings::load(&options)).await;
+        let wanted = match read {
+            Ok(Ok(wanted)) => wanted,
+            Ok(Err(errors)) => return Err(problems(&errors)),
+            Err(error) => return Err(vec![of_a_part("settings", &error)]),
+        };
+        let step = settings::step(&self.running, &wanted).map_err(|errors| problems(&errors))?;
+        // Also where no key changed: a file that a key names may have.
+        self.targets.apply(&step.effective.settings)?;
+        Ok(step)
+    }
+}
+
+impl Targets {
+    /// Gives each part its piece.
+    fn apply(&self, settings: &Settings) -> Result<(), Vec<ReloadProblem>> {
+        let mut settings = settings.clone();
+        for (region, url) in &self.demos {
+            settings.add_backend(region, url);
+        }
+        let policy =
+            self.common.edition(&settings).map_err(|error| vec![of_a_part("static", &error)])?;
+        self.proxy
+            .replace(&settings, &settings.regions, settings.default_region.as_ref())
+            .map_err(|error| vec![of_a_part("regions", &error)])?;
+        self.common.replace_policy(policy);
+        self.grace.send_replace(settings.shutdown.grace);
+        if let Some(verbosity) = &self.verbosity {
+            verbosity.set(&settings.log);
+        }
+        Ok(())
+    }
+}
+
+fn problems(errors: &settings::SettingsErrors) -> Vec<ReloadProblem> {
+    errors.problems().iter().map(ReloadProblem::from).collect()
+}
+
+fn of_a_part(source: &str, error: &dyn std::fmt::Display) -> ReloadProblem {
+    ReloadProblem { source: source.to_owned(), key: String::new(), message: error.to_string() }
+}
+
+async fn next(hangups: &mut Signal) {
+    if hangups.recv().await.is_none() {
+        std::future::pending::<()>().await;
+    }
+}
