@@ -6,6 +6,7 @@
 //! - [`app`]: the one place where parts are joined, and the life of the process.
 //! - [`edge`]: accepts connections; this path to a hub, that one to the proxy.
 //! - [`proxy`]: request → region → backend, and the answer back.
+//! - [`supervise`]: programs that are started and kept running, as backends of a region.
 //! - [`files`]: folders that are served here.
 //! - [`hub`]: chat sockets: frames, seats, queues.
 //! - [`protocol`]: the frames and their rules, shared by hubs, the API and the command line.
@@ -35,3 +36,4 @@ pub mod proxy;
 mod rate;
 pub mod settings;
 pub mod shutdown;
+pub mod supervise;

@@ -24,6 +24,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::watch;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 pub use self::addresses::Addresses;
@@ -47,11 +48,14 @@ use crate::observability::{self, Health, Readiness, Registry, Verbosity};
 use crate::proxy::Shared;
 use crate::settings::{BusSettings, LoadOptions, Loaded, Parts, RegionName, Settings};
 use crate::shutdown::Drain;
+use crate::supervise::{Supervision, Supervisor};
 
 /// Of the grace, what the paced close of sockets may take; the rest is for the last close handshakes.
 const CLOSING_SHARE: f64 = 0.8;
 /// For connections that come in the moment in which nothing is open: to be accepted, and to say what they want.
 const AFTER_IDLE: Duration = Duration::from_millis(500);
+/// For supervised processes to end, where the grace is over.
+const FOR_PROCESSES: Duration = Duration::from_secs(1);
 /// After the cut, for tasks to notice it.
 const AFTER_CUT: Duration = Duration::from_secs(2);
 
@@ -68,6 +72,8 @@ pub struct App {
     admin: (std::net::TcpListener, Admin),
     demos: Vec<(demo::Sample, RegionName, std::net::TcpListener)>,
     readiness: Readiness,
+    supervisor: Supervisor,
+    supervision: Supervision,
     drain: Drain,
     grace: watch::Sender<Duration>,
     reloading: Reloading,
@@ -187,6 +193,8 @@ impl App {
         })?;
         let addresses = Addresses::of(&listeners).map_err(AppError::Runtime)?;
         let (reloads, work) = Reloads::new(&mut registry);
+        let (supervisor, supervision) =
+            Supervisor::new(&settings, parts, &shared, readiness.clone(), &mut registry);
         let admin = Admin {
             health: Health::new("admin", None),
             readiness: readiness.clone(),
@@ -214,6 +222,8 @@ impl App {
             admin: (listeners.admin, admin),
             demos: listeners.demos,
             readiness,
+            supervisor,
+            supervision,
             drain,
             grace: watch::Sender::new(settings.shutdown.grace),
             reloading: Reloading { proxy: shared, demos, work, source: None },
@@ -241,6 +251,7 @@ impl App {
         let (drain, readiness, common) =
             (self.drain.clone(), self.readiness.clone(), Arc::clone(&self.common));
         let (grace, notifier) = (self.grace.subscribe(), self.notifier.clone());
+        let supervisor = self.supervisor.clone();
         self.start(&mut tasks, &stop, &bus_stop)?;
         notifier.ready();
         let failed = tokio::select! {
@@ -250,6 +261,7 @@ impl App {
         notifier.stopping();
         let grace = *grace.borrow();
         readiness.report("draining", Err("the process is stopping".to_owned()));
+        let began = Instant::now();
         drain.begin(grace.mul_f64(CLOSING_SHARE));
         tracing::info!(target: "App", in_flight = drain.flights(), grace = ?grace, "draining");
         let emptied = async {
@@ -271,6 +283,10 @@ impl App {
         stop.cancel();
         drain.cut();
         let closed = tokio::time::timeout(AFTER_CUT, common.sockets_closed()).await;
+        // Nobody asks the processes for anything any more; where the grace was used up, they are given the least.
+        let left =
+            if cut.is_none() { grace.saturating_sub(began.elapsed()) } else { Duration::ZERO };
+        supervisor.stop(left.max(FOR_PROCESSES)).await;
         // The bus goes last: the queues of the sockets were flushed through it.
         bus_stop.cancel();
         let finished = tasks.finish(AFTER_CUT).await;
@@ -309,6 +325,11 @@ impl App {
         let (hub, stopped) = (Arc::clone(&self.hub), bus_stop.clone());
         tasks.spawn("the hub", async move {
             hub.run(stopped).await;
+            Ok::<_, AppError>(())
+        });
+        let supervision = self.supervision;
+        tasks.spawn("the supervisor", async move {
+            supervision.run().await;
             Ok::<_, AppError>(())
         });
         if let Some(shared) = self.watched {

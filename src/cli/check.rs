@@ -13,7 +13,13 @@ pub(super) fn run(
     outcome: &Result<Loaded, SettingsErrors>,
 ) -> ExitCode {
     match outcome {
-        Ok(_) => answer(out, "configuration is valid\n", ExitCode::SUCCESS),
+        Ok(loaded) => {
+            for warning in &loaded.warnings {
+                // A warning that nobody can read changes nothing.
+                drop(writeln!(err, "warning: {warning}"));
+            }
+            answer(out, "configuration is valid\n", ExitCode::SUCCESS)
+        }
         Err(errors) => answer(err, &format!("{errors}\n"), ExitCode::from(MISCONFIGURED)),
     }
 }

@@ -2,6 +2,8 @@
 //!
 //! `send` and `chat` are clients of a gateway, here or elsewhere; the configuration only says where it is.
 //!
+//! One hidden command is for this program alone: the guards of supervised processes are started with it.
+//!
 //! Exit codes: 0 it went well, 1 it failed while running, 2 the arguments or the configuration are wrong.
 //! Results go to standard output, problems to standard error.
 
@@ -23,6 +25,7 @@ use clap::{Parser, Subcommand};
 
 use self::operate::Word;
 use crate::settings::{self, LoadOptions, Loaded};
+use crate::supervise;
 
 /// It failed while running.
 const FAILED: u8 = 1;
@@ -80,6 +83,9 @@ struct Sources {
 
 /// Reads the arguments of this process, does what they say, and gives its exit code.
 pub fn run() -> ExitCode {
+    if let Some(code) = supervise::guard::run(std::env::args_os()) {
+        return code;
+    }
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {

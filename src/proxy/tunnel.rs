@@ -167,7 +167,7 @@ pub(super) async fn run<C, B>(
     client: &mut C,
     backend: &mut B,
     idle_timeout: Duration,
-    turn: impl Future<Output = EndedBy>,
+    mut turn: Pin<&mut impl Future<Output = EndedBy>>,
     tally: &mut Tally,
 ) -> EndedBy
 where
@@ -178,7 +178,6 @@ where
     let mut idle = Idle { limit: idle_timeout, last: Instant::now() };
     let mut half_closed = false;
     let mut sleep = pin!(sleep_until(idle.last + idle.limit));
-    let mut turn = pin!(turn);
     let ended = poll_fn(|cx| {
         let ended = ways.poll(client, backend, cx);
         if ways.note(tally) {

@@ -46,7 +46,6 @@ const FIXED: &[&str] = &[
     "proxy.reuse_port",
     "regions.*.hub.bind",
     "regions.*.hub.port",
-    "regions.*.processes",
 ];
 
 /// What a reload does.
@@ -112,6 +111,7 @@ fn mix(running: &Loaded, wanted: &Loaded, fixed: &[String]) -> Result<Loaded, Se
         environment: wanted.environment,
         provenance,
         said: Said(said),
+        warnings: Vec::new(),
     };
     join_demo(&mut mixed);
     Ok(mixed)

@@ -4,6 +4,7 @@
 //! for a refusal, the rules a type cannot say, and the order in which keys are printed. A test
 //! holds it against the types, both ways.
 
+use super::StopSignal;
 use super::kinds::Kind;
 
 /// One key; `*` stands for a name that the operator chooses.
@@ -40,6 +41,23 @@ pub(super) const KEYS: &[Key] = &[
     key("regions.*.hub.bind", Kind::Address),
     key("regions.*.hub.port", Kind::Port),
     key("regions.*.hub.url", Kind::HttpUrl),
+    key("regions.*.processes.*.command", Kind::Command),
+    key("regions.*.processes.*.dir", Kind::Text),
+    key("regions.*.processes.*.env", Kind::Pairs),
+    key("regions.*.processes.*.instances", Kind::Instances),
+    key("regions.*.processes.*.port_base", Kind::Count(1, 65_535)),
+    key("regions.*.processes.*.ready_path", Kind::OwnPath),
+    key("regions.*.processes.*.ready_timeout", Kind::Duration),
+    key("regions.*.processes.*.stop_signal", Kind::Choice(StopSignal::NAMES)),
+    key("regions.*.processes.*.stop_timeout", Kind::Duration),
+    key("regions.*.processes.*.restart_min", Kind::Duration),
+    key("regions.*.processes.*.restart_max", Kind::Duration),
+    key("regions.*.processes.*.max_restarts", Kind::Count(1, 10_000)),
+    key("regions.*.processes.*.restart_window", Kind::Duration),
+    key("regions.*.processes.*.crash_loop_retry", Kind::Duration),
+    key("regions.*.processes.*.max_memory", Kind::Count(0, 1 << 50)),
+    key("regions.*.processes.*.weight", Kind::Count(1, 1_000)),
+    key("regions.*.processes.*.backup", Kind::Flag),
     key("regions.*.health.active", Kind::Choice(PROBES)),
     key("regions.*.health.path", Kind::Target),
     key("regions.*.health.host", Kind::Authority),
@@ -272,8 +290,8 @@ mod tests {
 
     use super::*;
     use crate::settings::{
-        ApiKey, BackendSettings, HubPlace, LimitSettings, RegionName, RegionSettings, RuleSettings,
-        Settings, StaticSettings,
+        ApiKey, BackendSettings, HubPlace, LimitSettings, ProcessSettings, RegionName,
+        RegionSettings, RuleSettings, Settings, StaticSettings,
     };
 
     /// Every key of the types, `*` for a name of the operator's; JSON, because it shows what is not set.
@@ -282,6 +300,7 @@ mod tests {
         let region = RegionSettings {
             backends: vec![BackendSettings::primary("http://127.0.0.1:1")],
             hub: Some(HubPlace::default()),
+            processes: [("p".to_owned(), ProcessSettings::default())].into(),
             ..RegionSettings::default()
         };
         settings.regions.insert(RegionName::literal("r"), region);

@@ -19,6 +19,8 @@ pub(super) enum Kind {
     Authority,
     Backends,
     Choice(&'static [&'static str]),
+    /// A program and its arguments: a list of words, or one text.
+    Command,
     /// Codings of answers.
     Codings,
     /// A whole number from the first to the second.
@@ -38,6 +40,8 @@ pub(super) enum Kind {
     /// Names or addresses, without ports.
     Hosts,
     HttpUrl,
+    /// How many instances of a process.
+    Instances,
     MediaTypes,
     /// A path with a slash at both ends, or `/` alone.
     MountPath,
@@ -53,6 +57,8 @@ pub(super) enum Kind {
     OwnPath,
     /// A path with a slash at both ends; empty turns it off.
     PagePath,
+    /// Variables, each as `NAME=value`.
+    Pairs,
     /// A duration that may be none at all.
     Pause,
     /// A path, or one with `/*` at its end for all below it.
@@ -92,6 +98,10 @@ impl Kind {
                  or with a backup [{ url = \"http://127.0.0.1:4001\", backup = true }]"
             }
             Self::Choice(values) => return format!("one of {}", values.join(", ")),
+            Self::Command => {
+                "a command; write it like [\"node\", \"server.js\"], or \"node server.js\" where quotes group words; \
+                 there is no shell, so what only a shell understands must be quoted"
+            }
             Self::Codings => "a list of codings; write it like [\"br\", \"zstd\", \"gzip\"]",
             Self::Folder => "a folder; write the path of one that is there",
             Self::HeaderNames => {
@@ -113,6 +123,7 @@ impl Kind {
             Self::Host => "a host; write a name or an address alone, like redis.internal",
             Self::Hosts => "a list of hosts; write it like [\"gateway.internal\"]",
             Self::HttpUrl => "a URL; write it like http://127.0.0.1:5001",
+            Self::Instances => "a number of instances; write 1 to 60, or max for one a core",
             Self::LimitKey => {
                 "a key; write client, user, region, or header: and a name, like header:x-tenant"
             }
@@ -124,6 +135,7 @@ impl Kind {
             Self::Origins => "a list of origins; write it like [\"https://chat.example\"]",
             Self::OwnPath => "a path; write it like /health, or leave it empty to turn it off",
             Self::PagePath => "a path; write it like /client/, or leave it empty to turn it off",
+            Self::Pairs => "a list of variables; write it like [\"NAME=value\", \"OTHER=value\"]",
             Self::Pause => "a duration; write it like 30s or 5m, or 0s for none",
             Self::PathPattern => "a path; write it like /login, or like /api/* for all below",
             Self::Rate => "a rate; write it like 10/s, 5/min or 1000/h, at most 1000000/s",
@@ -159,6 +171,7 @@ impl Kind {
                 | Self::Nodes
                 | Self::Origins
                 | Self::ErrorStatuses
+                | Self::Pairs
                 | Self::Methods
                 | Self::Regions
         )
@@ -265,6 +278,13 @@ impl Kind {
                     format!("{shown:?} is not a server; write it like 10.0.0.1:7000")
                 })
             }),
+            Self::Command => command(value),
+            Self::Pairs => value.as_array()?.iter().find_map(|pair| {
+                let name = pair.as_str()?.split_once('=').map_or("", |(name, _)| name);
+                // The value may be a secret, so it is not repeated.
+                let good = !name.is_empty() && !pair.as_str()?.contains('\0');
+                (!good).then(|| "an entry is not a variable; write it like NAME=value".to_owned())
+            }),
             Self::Origins => value.as_array()?.iter().find_map(|origin| {
                 let origin = origin.as_str()?;
                 (!urls::is_origin(origin)).then(|| {
@@ -274,6 +294,16 @@ impl Kind {
             _ => None,
         }
     }
+}
+
+fn command(value: &Value) -> Option<String> {
+    let words = match value {
+        Value::Array(words) => words.iter().filter_map(Value::as_str).collect(),
+        value => vec![value.as_str()?],
+    };
+    let wrong = words.first().is_none_or(|program| program.trim().is_empty())
+        || words.iter().any(|word| word.contains('\0'));
+    wrong.then(|| format!("there is no program in it; it must be {}", Kind::Command.wanted()))
 }
 
 fn duration(text: &str) -> Option<String> {

@@ -8,6 +8,9 @@ use super::load::Loaded;
 use super::problem::Source;
 use super::{BackendSettings, urls};
 
+/// How the keys of supervised processes begin.
+const PROCESSES: &str = "regions.*.processes.*.";
+
 /// The settings as a commented TOML file. Passwords are `***`, also the one inside a Redis URL.
 pub fn render(loaded: &Loaded) -> String {
     let mut text = format!(
@@ -61,7 +64,10 @@ impl Lines<'_> {
     fn regions(&mut self) {
         for (name, region) in &self.loaded.settings.regions {
             let mut section = String::new();
-            for key in KEYS.iter().filter(|key| key.path.starts_with("regions.")) {
+            for key in KEYS
+                .iter()
+                .filter(|key| key.path.starts_with("regions.") && !key.path.starts_with(PROCESSES))
+            {
                 let path = key.path.replacen('*', name.as_str(), 1);
                 let above = path.rsplit_once('.').map_or("", |(above, _)| above);
                 if key.path.starts_with("regions.*.hub.") && region.hub.is_none() {
@@ -72,6 +78,14 @@ impl Lines<'_> {
                     above.clone_into(&mut section);
                 }
                 self.value(key, &path);
+            }
+            for process in region.processes.keys() {
+                self.heading(&format!("regions.{name}.processes.{process}"));
+                for key in KEYS {
+                    if let Some(last) = key.path.strip_prefix(PROCESSES) {
+                        self.value(key, &format!("regions.{name}.processes.{process}.{last}"));
+                    }
+                }
             }
         }
     }

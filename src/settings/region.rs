@@ -1,15 +1,16 @@
 //! A region: its name, its backends, its hub.
 
 use std::borrow::Borrow;
+use std::collections::BTreeMap;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use super::RegionHealthSettings;
 use super::backends::{Balance, HashBy};
 use super::failover::{Failover, SpillFactor};
+use super::{ProcessSettings, RegionHealthSettings};
 
 /// The longest name of a region, in bytes.
 const MAX_NAME: usize = 32;
@@ -82,6 +83,8 @@ pub struct RegionSettings {
     pub hash_by: HashBy,
     /// Where chat of this region goes.
     pub hub: Option<HubPlace>,
+    /// Programs that the gateway starts and keeps running, by name; their instances are backends.
+    pub processes: BTreeMap<String, ProcessSettings>,
     /// What of `[health]` is otherwise here.
     pub health: RegionHealthSettings,
     /// Who else may serve it.

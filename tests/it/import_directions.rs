@@ -14,6 +14,7 @@ const TABLE: &[(&str, &[&str])] = &[
     ("bus", &["observability", "rate", "settings", "shutdown"]),
     ("limits", &["bus", "observability", "rate", "settings"]),
     ("proxy", &["observability", "settings", "shutdown"]),
+    ("supervise", &["observability", "proxy", "rate", "settings"]),
     ("identity", &["observability", "settings", "shutdown"]),
     ("hub", &["bus", "identity", "observability", "protocol", "rate", "settings", "shutdown"]),
     ("api", &["bus", "identity", "observability", "protocol", "rate", "settings", "shutdown"]),
@@ -32,7 +33,7 @@ const TABLE: &[(&str, &[&str])] = &[
             "shutdown",
         ],
     ),
-    ("admin", &["hub", "proxy", "bus", "observability", "settings", "shutdown"]),
+    ("admin", &["hub", "proxy", "bus", "observability", "settings", "shutdown", "supervise"]),
     ("demo", &["observability", "settings", "shutdown"]),
     (
         "app",
@@ -50,10 +51,11 @@ const TABLE: &[(&str, &[&str])] = &[
             "proxy",
             "settings",
             "shutdown",
+            "supervise",
         ],
     ),
     ("client", &["protocol"]),
-    ("cli", &["app", "client", "observability", "protocol", "settings"]),
+    ("cli", &["app", "client", "observability", "protocol", "settings", "supervise"]),
 ];
 
 fn sources(folder: &Path, found: &mut Vec<PathBuf>) {

@@ -24,6 +24,8 @@ mod api_bounds;
 mod api_description;
 /// The backends of a region, with real nginx behind the gateway: shares, tiers, bounds, keys.
 mod backends;
+/// Backends behind TLS: Node, by HTTP/1.1 and HTTP/2.
+mod backends_tls;
 /// Bodies both ways, trailers, reuse, and backends that fail.
 mod bodies;
 /// Faults with real processes: talking pairs while something breaks.
@@ -74,6 +76,8 @@ mod reload;
 mod running;
 /// Files, `.env`, variables and flags: precedence, and what is said of each mistake.
 mod settings;
+/// Programs that the gateway starts and keeps running.
+mod supervise;
 /// Two gateways over one Redis.
 mod two_nodes;
 /// WebSocket tunnels to a backend.

@@ -32,6 +32,29 @@ fn check_says_every_problem_and_exits_with_two() {
 }
 
 #[test]
+fn check_knows_what_a_supervised_process_needs() {
+    let set = |key: &str, value: &str| format!("--set=regions.1.processes.web.{key}={value}");
+    let (code, out, said) = run(&["check", &set("command", "no-such-program 'a b'")], &[]);
+    assert_eq!((code, out.as_str()), (0, "configuration is valid\n"));
+    let warning = "the program \"no-such-program\" is not found";
+    assert!(said.starts_with("warning: --set: ") && said.contains(warning), "{said}");
+    for (key, value, why) in [
+        ("instances", "2", "the process has no command"),
+        ("command", "", "there is no program in it"),
+        ("command", "sh -c $HOME", "is not a command"),
+        ("dir", "/nowhere", "/nowhere is not a folder"),
+        ("env", "[\"NAME\"]", "is not a variable"),
+        ("instances", "0", "is not a number of instances"),
+        ("port_base", "65535", "need ports up to 65536"),
+        ("restart_min", "1h", "must not be longer than restart_max"),
+    ] {
+        let (code, _, said) = run(&["check", &set(key, value)], &[]);
+        assert_eq!(code, 2, "{key}={value}");
+        assert!(said.contains(why), "{key}={value}: {said}");
+    }
+}
+
+#[test]
 fn it_does_not_start_with_a_configuration_that_is_wrong() {
     for arguments in
         [&["--only", "moon"][..], &["serve", "--only", "moon"], &["print-config", "--only=moon"]]

@@ -151,6 +151,9 @@ async fn tunnels_end_with_the_drain() {
     socket.send(Message::text("x")).await.unwrap();
     within("the echo", socket.next()).await.unwrap().unwrap();
     gateway.begin_stop().await;
+    let closed = within("the close", socket.next()).await;
+    let Some(Ok(Message::Close(Some(close)))) = closed else { panic!("{closed:?}") };
+    assert_eq!(u16::from(close.code), 1012);
     within("the end of the tunnel", async { while let Some(Ok(_)) = socket.next().await {} }).await;
     gateway.ended().await.unwrap();
 }

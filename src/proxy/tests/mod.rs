@@ -8,6 +8,7 @@ mod course;
 mod exchanges;
 mod failures;
 mod http2;
+mod http2_clients;
 mod secure;
 mod tunnels;
 

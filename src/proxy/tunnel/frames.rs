@@ -241,15 +241,16 @@ mod tests {
     fn frame(writer: Writer, opcode: u8, payload: &[u8]) -> Vec<u8> {
         let mask = if writer == Writer::Client { MASKED } else { 0 };
         let mut bytes = vec![FIN | opcode];
-        match payload.len() {
-            short @ 0..126 => bytes.push(mask | short as u8),
-            middle @ 126..65_536 => {
-                bytes.push(mask | 126);
-                bytes.extend((middle as u16).to_be_bytes());
+        let length = payload.len();
+        match (u8::try_from(length), u16::try_from(length)) {
+            (Ok(short @ 0..=SHORT), _) => bytes.push(mask | short),
+            (_, Ok(middle)) => {
+                bytes.push(mask | 0x7e);
+                bytes.extend(middle.to_be_bytes());
             }
-            long => {
-                bytes.push(mask | 127);
-                bytes.extend((long as u64).to_be_bytes());
+            _ => {
+                bytes.push(mask | 0x7f);
+                bytes.extend((length as u64).to_be_bytes());
             }
         }
         let key = if mask == 0 { [0; 4] } else { [1, 2, 3, 4] };

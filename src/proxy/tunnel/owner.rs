@@ -4,7 +4,7 @@
 //! ends; it leaves one line. It holds the backend and the region's series, but never the table they stand in, so that
 //! a reload does not keep old tables alive.
 
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -12,7 +12,7 @@ use std::time::Duration;
 use http::{Method, StatusCode};
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, Sleep, sleep, sleep_until, timeout};
 
 use super::{EndedBy, Tally, run};
 use crate::proxy::backends::{Active, Upstream};
@@ -117,8 +117,7 @@ impl Tunnel {
 
     /// Waits until HTTP is done with both connections, then moves their bytes.
     async fn carry(&mut self, tally: &mut Tally) -> EndedBy {
-        let upstream = Arc::clone(&self.active.upstream);
-        let turn = turn(self.drain.clone(), upstream, self.max_age.map(aged));
+        let turn = pin!(turn(&self.drain, &self.active.upstream, self.max_age.map(aged)));
         let both = async { tokio::try_join!(&mut self.client, &mut self.backend) };
         match timeout(HANDOVER_TIMEOUT, both).await {
             Ok(Ok((client, backend))) => {
@@ -145,27 +144,38 @@ const LEAVE_EACH: Duration = Duration::from_millis(10);
 const LEAVE_WINDOW: Duration = Duration::from_secs(30);
 
 /// Ends when the tunnel is to leave: in its turn of a drain, its backend's or the process's, or at its age.
-async fn turn(drain: Drain, upstream: Arc<Upstream>, age: Option<Instant>) -> EndedBy {
+///
+/// Every tunnel has this all its life, so what it seldom needs it holds elsewhere.
+async fn turn(drain: &Drain, upstream: &Upstream, age: Option<Instant>) -> EndedBy {
     let mut leaving = upstream.leaving();
-    let mut why = EndedBy::Age;
-    let mut timed = age.is_some();
-    // One timer for all three: every tunnel has it.
-    let mut sleep = pin!(sleep_until(age.unwrap_or_else(Instant::now)));
-    loop {
+    let mut aged = age.map(|age| Box::pin(sleep_until(age)));
+    while !*leaving.borrow_and_update() {
         tokio::select! {
-            () = sleep.as_mut(), if timed => return why,
-            () = drain.draining(), if why != EndedBy::Drain => {
-                why = EndedBy::Drain;
-                sleep.as_mut().reset(drain.turn());
-            }
+            () = drain.draining() => return process_turn(drain).await,
             // An error is a backend that nothing holds any more; this does.
-            _ = leaving.wait_for(|leaving| *leaving), if why == EndedBy::Age => {
-                why = EndedBy::BackendDrain;
-                let together = u32::try_from(upstream.active()).unwrap_or(u32::MAX);
-                let window = (LEAVE_EACH * together).min(LEAVE_WINDOW);
-                sleep.as_mut().reset(Instant::now() + window.mul_f64(fastrand::f64()));
-            }
+            _ = leaving.changed() => {}
+            Some(()) = at(&mut aged) => return EndedBy::Age,
         }
-        timed = true;
+    }
+    Box::pin(backend_turn(drain, upstream)).await
+}
+
+async fn at(age: &mut Option<Pin<Box<Sleep>>>) -> Option<()> {
+    age.as_mut()?.await;
+    Some(())
+}
+
+async fn process_turn(drain: &Drain) -> EndedBy {
+    sleep_until(drain.turn()).await;
+    EndedBy::Drain
+}
+
+/// At random within a time that grows with the backend's tunnels; the process's own drain may be quicker.
+async fn backend_turn(drain: &Drain, upstream: &Upstream) -> EndedBy {
+    let together = u32::try_from(upstream.active()).unwrap_or(u32::MAX);
+    let window = LEAVE_EACH.saturating_mul(together).min(LEAVE_WINDOW);
+    tokio::select! {
+        () = sleep(window.mul_f64(fastrand::f64())) => EndedBy::BackendDrain,
+        why = async { drain.draining().await; process_turn(drain).await } => why,
     }
 }

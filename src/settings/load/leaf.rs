@@ -6,7 +6,7 @@ use super::Gathered;
 use crate::settings::keys::{self, Found};
 use crate::settings::limits::is_entry_name;
 use crate::settings::problem::Source;
-use crate::settings::{ApiSettings, RegionName};
+use crate::settings::{ApiSettings, ProcessSettings, RegionName};
 
 /// One value of one source; where it is an empty table, the section itself.
 #[derive(Clone, Debug)]
@@ -114,6 +114,16 @@ fn look_up(path: &[String], source: &Source, gathered: &mut Gathered) -> Option<
             gathered.problem(source, "regions", message);
             return None;
         }
+    }
+    if let [section, _, processes, name, ..] = path
+        && (section.as_str(), processes.as_str()) == ("regions", "processes")
+        && !ProcessSettings::is_name(name)
+    {
+        let message = format!(
+            "{name:?} is not a process's name; write 1 to 32 characters of A-Z a-z 0-9 _ -"
+        );
+        gathered.problem(source, path.get(..3).unwrap_or_default().join("."), message);
+        return None;
     }
     if let [section, keys, name, ..] = path
         && (section.as_str(), keys.as_str()) == ("api", "keys")

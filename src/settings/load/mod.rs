@@ -75,6 +75,13 @@ impl std::fmt::Debug for LoadOptions {
     }
 }
 
+/// The variables of this process that a program which it starts must not inherit.
+pub fn hidden_variables() -> Vec<String> {
+    let names: Vec<_> =
+        std::env::vars_os().filter_map(|(name, _)| name.into_string().ok()).collect();
+    variables::hidden(names.iter().map(String::as_str)).into_iter().map(str::to_owned).collect()
+}
+
 /// A valid configuration.
 #[derive(Clone, Debug)]
 pub struct Loaded {
@@ -86,6 +93,8 @@ pub struct Loaded {
     pub provenance: Provenance,
     /// What the sources said, from which a reload composes what it applies.
     pub(super) said: Said,
+    /// What need not be wrong, but looks like it.
+    pub warnings: Vec<Problem>,
 }
 
 /// Values as they were said, before defaults; no `Debug` of them, since they hold secrets.
@@ -156,9 +165,28 @@ pub fn load(options: &LoadOptions) -> Result<Loaded, SettingsErrors> {
         environment,
         provenance: merged.provenance,
         said: Said(merged.said),
+        warnings: Vec::new(),
     };
+    loaded.warnings = missing_programs(&loaded, options.variables.get("PATH").map(String::as_str));
     join_demo(&mut loaded);
     Ok(loaded)
+}
+
+/// Processes whose program is not there now; it may be by the time it is started.
+fn missing_programs(loaded: &Loaded, path: Option<&str>) -> Vec<Problem> {
+    let mut warnings = Vec::new();
+    for (region, settings) in &loaded.settings.regions {
+        for (name, process) in &settings.processes {
+            if let Some(program) = process.command.first()
+                && process.find_program(path).is_none()
+            {
+                let key = format!("regions.{region}.processes.{name}.command");
+                let message = format!("the program {program:?} is not found");
+                warnings.push(Problem::new(loaded.provenance.of(&key), key, message));
+            }
+        }
+    }
+    warnings
 }
 
 /// Whether a value of `key`, or of a key below it, was refused.

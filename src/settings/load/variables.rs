@@ -5,7 +5,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::Gathered;
 use super::leaf::{self, Leaf, Written};
 use crate::settings::Environment;
-#[cfg(test)]
 use crate::settings::keys;
 use crate::settings::problem::Source;
 
@@ -139,12 +138,14 @@ fn hub_region(name: &str) -> Option<&str> {
     name.strip_prefix("WS_SERVER_")?.strip_suffix("_PORT").filter(|region| !region.is_empty())
 }
 
-/// `HUB__PING_INTERVAL` as a path. Keys are lower case; a region's name keeps its own.
+/// `HUB__PING_INTERVAL` as a path. Keys are lower case; the names of regions and processes keep theirs.
 fn path_of(rest: &str) -> Vec<String> {
     let mut path: Vec<String> = Vec::new();
     for segment in rest.split("__") {
-        let is_region = path.len() == 1 && path.first().is_some_and(|first| first == "regions");
-        path.push(if is_region { segment.to_owned() } else { segment.to_ascii_lowercase() });
+        let is_named = path.first().is_some_and(|first| first == "regions")
+            && (path.len() == 1
+                || path.len() == 3 && path.last().is_some_and(|last| last == "processes"));
+        path.push(if is_named { segment.to_owned() } else { segment.to_ascii_lowercase() });
     }
     path
 }
@@ -185,6 +186,31 @@ pub(super) fn environment(
     Environment::default()
 }
 
+/// What a service manager tells this process alone.
+const OF_THE_MANAGER: [&str; 6] = [
+    "LISTEN_FDS",
+    "LISTEN_FDNAMES",
+    "LISTEN_PID",
+    "NOTIFY_SOCKET",
+    "WATCHDOG_PID",
+    "WATCHDOG_USEC",
+];
+
+/// Of `names`, the variables that a program which the gateway starts does not inherit: they may hold secrets of the
+/// gateway's own, and what it needs of them is written into its `env`.
+pub(super) fn hidden<'a>(names: impl Iterator<Item = &'a str>) -> Vec<&'a str> {
+    let is_secret = |key: &str| {
+        let path: Vec<String> = key.split('.').map(str::to_owned).collect();
+        matches!(keys::find(&path), keys::Found::Key(key) if key.kind.is_secret())
+    };
+    let hidden = |name: &&str| {
+        name.starts_with(PREFIX)
+            || OF_THE_MANAGER.contains(name)
+            || VARIABLES.iter().any(|known| known.name == *name && is_secret(known.key))
+    };
+    names.filter(hidden).collect()
+}
+
 /// Variables of ours whose values are not UTF-8.
 pub(super) fn refuse_unreadable(names: &BTreeSet<String>, gathered: &mut Gathered) {
     for name in names {
@@ -215,7 +241,19 @@ mod tests {
     fn names_become_paths_and_regions_keep_their_case() {
         assert_eq!(path_of("HUB__PING_INTERVAL"), ["hub", "ping_interval"]);
         assert_eq!(path_of("REGIONS__euWest__HUB__PORT"), ["regions", "euWest", "hub", "port"]);
+        let process = path_of("REGIONS__EU__PROCESSES__Web__PORT_BASE");
+        assert_eq!(process, ["regions", "EU", "processes", "Web", "port_base"]);
         assert_eq!(path_of("DEFAULT_REGION"), ["default_region"]);
+    }
+
+    #[test]
+    fn started_programs_get_no_secret_of_the_gateway() {
+        let names =
+            ["PATH", "API_KEY", "NODE_ENV", "REDIS_PASSWORD", "REDIS_URL", "CONF__X", "REDIS_HOST"];
+        assert_eq!(
+            hidden(names.into_iter()),
+            ["API_KEY", "REDIS_PASSWORD", "REDIS_URL", "CONF__X"]
+        );
     }
 
     #[test]

@@ -17,6 +17,8 @@ pub(crate) mod pairs;
 pub(crate) mod redis;
 pub(crate) mod relay;
 pub(crate) mod report;
+/// The built binary with programs below it.
+pub(crate) mod supervised;
 /// The built binary, talked to over pipes.
 pub(crate) mod talk;
 

@@ -1,0 +1,181 @@
+//! What is known of each instance now: written by those who run them, read for the status page and the metrics.
+//!
+//! One lock, held for as long as it takes to copy a few words; never over an await.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::time::Instant;
+
+use super::metrics::{Cause, Families};
+use super::spec::Key;
+
+/// What an instance is doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum State {
+    /// Started, and not yet ready.
+    Starting,
+    /// Among the backends of its region.
+    Ready,
+    /// Gets nothing new, and is about to end.
+    Draining,
+    /// Ended; it will be started again after a pause.
+    Backoff,
+    /// Ended again and again; it is tried at long intervals.
+    CrashLoop,
+    /// Not wanted, by an operator's word.
+    Stopped,
+}
+
+/// One instance, for a status page.
+#[derive(Clone, Debug, serde::Serialize)]
+pub struct InstanceSnapshot {
+    pub instance: usize,
+    pub state: State,
+    pub pid: Option<i32>,
+    pub port: Option<u16>,
+    /// Starts after it had ended unasked.
+    pub restarts: u64,
+    /// Seconds since its present start.
+    pub uptime: Option<u64>,
+    /// Resident bytes, its children included; a few seconds old.
+    pub memory: u64,
+    /// How it ended last, or why it did not start.
+    pub last_exit: Option<String>,
+    /// Ids of those before it that are still finishing what they had begun.
+    pub draining: Vec<i32>,
+}
+
+/// One process, for a status page.
+#[derive(Clone, Debug, serde::Serialize)]
+pub struct ProcessSnapshot {
+    pub region: String,
+    pub process: String,
+    pub instances: Vec<InstanceSnapshot>,
+}
+
+/// What is known of one instance.
+#[derive(Clone, Debug)]
+pub(super) struct Row {
+    pub(super) state: State,
+    /// The present life: process, its guard, its port, when it began.
+    pub(super) life: Option<(i32, i32, u16, Instant)>,
+    pub(super) restarts: u64,
+    pub(super) memory: u64,
+    pub(super) last_exit: Option<String>,
+    pub(super) draining: Vec<i32>,
+}
+
+impl Default for Row {
+    fn default() -> Self {
+        Self {
+            state: State::Starting,
+            life: None,
+            restarts: 0,
+            memory: 0,
+            last_exit: None,
+            draining: Vec::new(),
+        }
+    }
+}
+
+/// All instances; clones are the same board.
+#[derive(Clone, Debug)]
+pub(super) struct Board {
+    rows: Arc<Mutex<BTreeMap<Key, BTreeMap<usize, Row>>>>,
+    families: Families,
+}
+
+impl Board {
+    pub(super) fn new(families: Families) -> Self {
+        Self { rows: Arc::default(), families }
+    }
+
+    fn rows(&self) -> MutexGuard<'_, BTreeMap<Key, BTreeMap<usize, Row>>> {
+        self.rows.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Changes what is known of one instance.
+    pub(super) fn note(&self, key: &Key, instance: usize, change: impl FnOnce(&mut Row)) {
+        let mut rows = self.rows();
+        let of_process = rows.entry(key.clone()).or_default();
+        change(of_process.entry(instance).or_default());
+        self.count(key, of_process);
+    }
+
+    /// The instance is no more.
+    pub(super) fn forget(&self, key: &Key, instance: usize) {
+        let mut rows = self.rows();
+        if let Some(of_process) = rows.get_mut(key) {
+            of_process.remove(&instance);
+            self.count(key, of_process);
+        }
+    }
+
+    /// Nor is the process, nor any series of it.
+    pub(super) fn forget_all(&self, key: &Key) {
+        self.rows().remove(key);
+        self.families.forget(key);
+    }
+
+    /// An instance was started again.
+    pub(super) fn restarted(&self, key: &Key, cause: Cause) {
+        self.families.restarted(key, cause);
+    }
+
+    /// The series follow the rows.
+    fn count(&self, key: &Key, rows: &BTreeMap<usize, Row>) {
+        let ready = rows.values().filter(|row| row.state == State::Ready).count();
+        self.families.up(key, ready, rows.values().map(|row| row.memory).sum());
+    }
+
+    pub(super) fn state(&self, key: &Key, instance: usize) -> Option<State> {
+        self.rows().get(key)?.get(&instance).map(|row| row.state)
+    }
+
+    /// Guards of the lives that go on now.
+    pub(super) fn guards(&self) -> Vec<(Key, usize, i32)> {
+        let mut guards = Vec::new();
+        for (key, of_process) in &*self.rows() {
+            for (instance, row) in of_process {
+                guards.extend(row.life.map(|(_, guard, ..)| (key.clone(), *instance, guard)));
+            }
+        }
+        guards
+    }
+
+    /// Notes what an instance holds, unless another life has begun meanwhile.
+    pub(super) fn measured(&self, key: &Key, instance: usize, guard: i32, memory: u64) {
+        let mut rows = self.rows();
+        let Some(of_process) = rows.get_mut(key) else { return };
+        if let Some(row) = of_process.get_mut(&instance)
+            && row.life.is_some_and(|(_, now, ..)| now == guard)
+        {
+            row.memory = memory;
+        }
+        self.count(key, of_process);
+    }
+
+    pub(super) fn snapshot(&self) -> Vec<ProcessSnapshot> {
+        let instance = |(instance, row): (&usize, &Row)| InstanceSnapshot {
+            instance: *instance,
+            state: row.state,
+            pid: row.life.map(|(pid, ..)| pid),
+            port: row.life.map(|(_, _, port, _)| port),
+            restarts: row.restarts,
+            uptime: row.life.map(|(.., began)| began.elapsed().as_secs()),
+            memory: row.memory,
+            last_exit: row.last_exit.clone(),
+            draining: row.draining.clone(),
+        };
+        let rows = self.rows();
+        rows.iter()
+            .map(|(key, of_process)| ProcessSnapshot {
+                region: key.region.as_str().to_owned(),
+                process: key.process.to_string(),
+                instances: of_process.iter().map(instance).collect(),
+            })
+            .collect()
+    }
+}

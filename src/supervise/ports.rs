@@ -1,0 +1,80 @@
+//! The ports that instances listen on: each is given out once, and comes back when its instance is gone.
+
+use std::collections::BTreeSet;
+use std::io;
+use std::net::{Ipv4Addr, TcpListener};
+use std::num::NonZeroU16;
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// How often the system is asked for a free port, where it names one that an instance is about to take.
+const ASKS: usize = 100;
+
+/// What is given out now; clones are the same.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Ports(Arc<Mutex<BTreeSet<u16>>>);
+
+/// One port, until it is dropped.
+#[derive(Debug)]
+pub(super) struct Lease {
+    ports: Ports,
+    pub(super) port: u16,
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        self.ports.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.port);
+    }
+}
+
+impl Ports {
+    /// A port that nobody listens on now: the first free one of `count` and one in reserve from `base` on, or any.
+    ///
+    /// # Errors
+    /// Where there is none.
+    pub(super) fn lease(&self, base: Option<NonZeroU16>, count: usize) -> io::Result<Lease> {
+        let found = match base {
+            None => (0..ASKS).find_map(|_| self.take(0)),
+            Some(base) => {
+                let last = base.get().saturating_add(u16::try_from(count).unwrap_or(u16::MAX));
+                (base.get()..=last).find_map(|port| self.take(port))
+            }
+        };
+        found.ok_or_else(|| {
+            io::Error::new(io::ErrorKind::AddrInUse, "every port that it may have is in use")
+        })
+    }
+
+    fn take(&self, port: u16) -> Option<Lease> {
+        if port != 0 && self.0.lock().unwrap_or_else(PoisonError::into_inner).contains(&port) {
+            return None;
+        }
+        // The system says whether it is free; the instance binds it for itself.
+        let bound = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).ok()?;
+        let port = bound.local_addr().ok()?.port();
+        let is_new = self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(port);
+        is_new.then(|| Lease { ports: self.clone(), port })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_port_is_given_out_once_and_comes_back() {
+        let ports = Ports::default();
+        let held = TcpListener::bind("127.0.0.1:0").unwrap();
+        let taken = held.local_addr().unwrap().port();
+        // Of a range whose first port somebody else has, the others.
+        let base = NonZeroU16::new(taken);
+        let first = ports.lease(base, 4).unwrap();
+        assert!(first.port > taken && first.port <= taken + 4);
+        let second = ports.lease(base, 4).unwrap();
+        assert_ne!(first.port, second.port);
+        let port = first.port;
+        drop(first);
+        assert_eq!(ports.lease(base, 4).unwrap().port, port);
+        assert!(ports.lease(base, 0).is_err());
+        assert!(ports.lease(None, 1).unwrap().port > 0);
+    }
+}
