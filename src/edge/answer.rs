@@ -31,6 +31,10 @@ pub(super) enum Refused {
     MethodNotAllowed,
     TargetTooLong,
     HeadersTooLarge,
+    /// The head did not come in time.
+    HeadTimeout,
+    /// The client's address has as many connections as it may.
+    TooManyConnections,
     NotFound,
     Route(RouteError),
     Forward(ForwardError),
@@ -214,6 +218,19 @@ fn judge(refused: &Refused, retry_after: u32) -> Verdict {
             "the header fields are too large together; send fewer or shorter ones (cookies?)",
         )
         .closing(),
+        Refused::HeadTimeout => Verdict::new(
+            StatusCode::REQUEST_TIMEOUT,
+            "request_timeout",
+            "the head of the request did not come in time; send it again at once",
+        )
+        .closing(),
+        Refused::TooManyConnections => Verdict::new(
+            StatusCode::TOO_MANY_REQUESTS,
+            "too_many_connections",
+            "this address has too many connections open here; use those, or close some",
+        )
+        .closing()
+        .retry_after(spread(retry_after)),
         Refused::NotFound => Verdict::new(
             StatusCode::NOT_FOUND,
             "not_found",

@@ -19,10 +19,23 @@ use super::body::Content;
 use super::client_io::ClientIo;
 use super::{Door, Edge};
 use crate::hub::{Admission, Hub};
-use crate::proxy::ForwardError;
+use crate::proxy::{ForwardError, RegionRef};
 use crate::settings::RegionName;
 
 impl Edge {
+    /// As [`Self::chat_here`], by the public door: the client is told who serves him.
+    pub(super) async fn chat_of(
+        &self,
+        region: &RegionRef,
+        client: IpAddr,
+        access: &mut Access,
+        request: Request<Incoming>,
+    ) -> Result<Response<Content>, Refused> {
+        let mut response = self.chat_here(region.name(), client, access, request).await?;
+        region.sign(response.headers_mut());
+        Ok(response)
+    }
+
     /// Admits a chat socket of `region`, which this process hosts.
     pub(super) async fn chat_here(
         &self,

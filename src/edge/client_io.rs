@@ -45,6 +45,8 @@ pub(super) struct ConnectionState {
     written: AtomicU64,
     write_blocked: AtomicBool,
     fragment_seen: AtomicBool,
+    /// The head did not come in time.
+    expired: AtomicBool,
     /// How far the body of the request being answered has come.
     arrival: Arc<Arrival>,
     /// Whether there is something in `unsent`, to spare each flush the lock.
@@ -58,7 +60,7 @@ pub(super) struct ConnectionState {
 pub(super) struct Sample {
     pub(super) phase: Phase,
     changes: u64,
-    written: u64,
+    pub(super) written: u64,
     pub(super) write_blocked: bool,
 }
 
@@ -130,6 +132,11 @@ impl ConnectionState {
             written: self.written.load(Ordering::Relaxed),
             write_blocked: self.write_blocked.load(Ordering::Relaxed),
         }
+    }
+
+    /// Has the client told that his request did not come in time, and the connection end.
+    pub(super) fn expire(&self) {
+        self.expired.store(true, Ordering::Relaxed);
     }
 
     /// Whether the target of the request that just began had a fragment; asked once.
@@ -204,6 +211,9 @@ impl AsyncRead for ClientIo {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        if self.state.expired.load(Ordering::Relaxed) {
+            return self.poll_expired(context);
+        }
         let before = buffer.filled().len();
         let polled = Pin::new(&mut self.stream).poll_read(context, buffer);
         if matches!(polled, Poll::Ready(Ok(())))
@@ -250,6 +260,16 @@ impl ClientIo {
         if self.substitute.is_none() {
             self.substitute = Some(Substitute::of(head, &self.log));
         }
+    }
+
+    /// Tells the client that his request came too late, and ends the connection.
+    fn poll_expired(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.substitute.is_none() {
+            self.substitute = Some(Substitute::request_timeout(&self.log));
+        }
+        ready!(self.poll_substitute(context))?;
+        ready!(Pin::new(&mut self.stream).poll_shutdown(context))?;
+        Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
     }
 
     fn poll_substitute(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -4,32 +4,32 @@ use http::header::{HOST, HeaderMap};
 use http::{HeaderValue, Method, Uri, Version, uri::Authority};
 
 use super::answer::Refused;
-
-/// Bytes of all names and values together; what common servers take.
-const MAX_HEADER_BYTES: usize = 32 * 1024;
+use crate::settings::ProxySettings;
 
 /// Checks the head of a request.
 ///
 /// # Errors
 /// The refusal, where a rule is broken.
-pub(super) fn check(
-    method: &Method,
-    uri: &Uri,
-    headers: &HeaderMap,
-    max_target: usize,
-) -> Result<(), Refused> {
+pub(super) fn check(method: &Method, uri: &Uri, max_target: usize) -> Result<(), Refused> {
     let target = uri.path_and_query().map_or(0, |target| target.as_str().len());
     if target > max_target {
         return Err(Refused::TargetTooLong);
-    }
-    let size: usize = headers.iter().map(|(name, value)| name.as_str().len() + value.len()).sum();
-    if size > MAX_HEADER_BYTES {
-        return Err(Refused::HeadersTooLarge);
     }
     if *method == Method::CONNECT || *method == Method::TRACE {
         return Err(Refused::MethodNotAllowed);
     }
     Ok(())
+}
+
+/// Holds the header fields to their bounds (RFC 6585, section 5).
+///
+/// # Errors
+/// Where they are too many, or too large together.
+pub(super) fn check_size(headers: &HeaderMap, settings: &ProxySettings) -> Result<(), Refused> {
+    let size: usize = headers.iter().map(|(name, value)| name.as_str().len() + value.len()).sum();
+    let is_within =
+        size <= settings.max_header_bytes.get() && headers.len() <= settings.max_headers.get();
+    if is_within { Ok(()) } else { Err(Refused::HeadersTooLarge) }
 }
 
 /// The authority a request is for: of an absolute target, else of its one `Host`
@@ -141,21 +141,19 @@ mod tests {
         let mut headers = HeaderMap::new();
         let get = Method::GET;
         let long = format!("/{}", "a".repeat(100));
-        assert!(matches!(
-            check(&get, &long.parse().unwrap(), &headers, 50),
-            Err(Refused::TargetTooLong)
-        ));
+        assert!(matches!(check(&get, &long.parse().unwrap(), 50), Err(Refused::TargetTooLong)));
         for index in 0..5 {
             let name: http::HeaderName = format!("x-{index}").parse().unwrap();
             headers.insert(name, HeaderValue::from_str(&"v".repeat(8_000)).unwrap());
         }
         let uri: Uri = "/".parse().unwrap();
-        assert!(matches!(check(&get, &uri, &headers, 50), Err(Refused::HeadersTooLarge)));
-        headers.clear();
-        assert!(check(&get, &uri, &headers, 50).is_ok());
-        assert!(matches!(
-            check(&Method::TRACE, &uri, &headers, 50),
-            Err(Refused::MethodNotAllowed)
-        ));
+        let mut settings = ProxySettings::default();
+        assert!(matches!(check_size(&headers, &settings), Err(Refused::HeadersTooLarge)));
+        settings.max_header_bytes = 50_000.try_into().unwrap();
+        assert!(check_size(&headers, &settings).is_ok());
+        settings.max_headers = 4.try_into().unwrap();
+        assert!(matches!(check_size(&headers, &settings), Err(Refused::HeadersTooLarge)));
+        assert!(check(&get, &uri, 50).is_ok());
+        assert!(matches!(check(&Method::TRACE, &uri, 50), Err(Refused::MethodNotAllowed)));
     }
 }

@@ -1,4 +1,7 @@
 //! What rules and rate limits are asked about a request.
+//!
+//! The API's own listener is left out: it has keys and a rate for each, and a limit on the `/api` of the backends is not
+//! meant for it. Where the proxy's listener serves the API, they hold.
 
 use std::borrow::Cow;
 use std::net::IpAddr;
@@ -24,6 +27,9 @@ impl Edge {
         client: IpAddr,
         request: &Request<Incoming>,
     ) -> Result<Option<u64>, Refused> {
+        if policy.rules.is_empty() || self.is_api() {
+            return Ok(None);
+        }
         let (method, uri, headers) = (request.method(), request.uri(), request.headers());
         let routed = policy.rules.need_region().then(|| self.routed(uri, headers)).flatten();
         let path = Readings::of(uri.path());
@@ -47,6 +53,9 @@ impl Edge {
         (method, uri, headers): (&Method, &Uri, &HeaderMap),
         access: &mut Access,
     ) -> Result<(), Refused> {
+        if self.is_api() {
+            return Ok(());
+        }
         let limits = &policy.limits;
         let routed = limits.need_region().then(|| self.routed(uri, headers)).flatten();
         let user = if limits.need_user() { self.user(policy, uri, headers) } else { None };
@@ -60,6 +69,10 @@ impl Edge {
         };
         access.limited(tally);
         passed.map_err(Refused::Limits)
+    }
+
+    fn is_api(&self) -> bool {
+        matches!(self.door, Door::Api(_))
     }
 
     /// The region that a request to the public door names.
@@ -79,14 +92,10 @@ impl Edge {
 
     /// Who asks, where the request says so in a way that is known here.
     fn user<'a>(&self, policy: &Policy, uri: &'a Uri, headers: &HeaderMap) -> Option<Cow<'a, str>> {
-        let api = match &self.door {
-            Door::Hub(_) => return user_of(uri),
-            Door::Api(api) => Some(api),
-            Door::Public if policy.own.is_ws(uri.path()) => return user_of(uri),
-            Door::Public => {
-                self.common.api.as_ref().filter(|_| policy.own.mount(uri.path()).is_some())
-            }
-        };
+        if matches!(self.door, Door::Hub(_)) || policy.own.is_ws(uri.path()) {
+            return user_of(uri);
+        }
+        let api = self.common.api.as_ref().filter(|_| policy.own.mount(uri.path()).is_some());
         api?.caller(headers).map(|name| Cow::Owned(name.to_string()))
     }
 }

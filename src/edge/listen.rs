@@ -20,8 +20,8 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::Edge;
 use super::client_io::{ClientIo, ConnectionState, Phase, Sample};
+use super::{Edge, slow};
 use crate::settings::ProxySettings;
 
 /// Connections that may wait in the system's queue while the workers are busy.
@@ -151,6 +151,8 @@ fn sweep(listener: StdListener, slots: &Slots, mut take: impl FnMut(Accepted)) {
 }
 
 fn spawn(connections: &TaskTracker, edge: &Arc<Edge>, (stream, peer, slot): Accepted) {
+    let Some(place) = edge.place(&stream, peer, true) else { return };
+    let slot = (slot, place);
     let driven = drive(Arc::clone(edge), stream, peer);
     connections.spawn(async move {
         driven.await;
@@ -180,11 +182,12 @@ async fn drive(edge: Arc<Edge>, stream: TcpStream, peer: SocketAddr) {
         let (edge, state) = (Arc::clone(&edge), Arc::clone(&state));
         service_fn(move |request| Arc::clone(&edge).answer(peer, Arc::clone(&state), request))
     };
-    let connection = http1::Builder::new()
+    let mut http = http1::Builder::new();
+    http
         // The watchdog below bounds it, without a timer a request.
-        .header_read_timeout(None)
-        .serve_connection(io, service)
-        .with_upgrades();
+        .header_read_timeout(None);
+    slow::bound_headers(&mut http, &edge.common.policy.load().settings);
+    let connection = http.serve_connection(io, service).with_upgrades();
     let mut connection = std::pin::pin!(connection);
     let _open = OpenConnection::new(&edge);
     let drain = &edge.common.drain;
@@ -229,13 +232,17 @@ impl Drop for OpenConnection<'_> {
 async fn watch(edge: &Edge, state: &ConnectionState) {
     let tick = {
         let settings = &edge.common.policy.load().settings;
-        settings.header_timeout.min(settings.body_idle_timeout) / 4
+        (settings.header_timeout.min(settings.body_idle_timeout) / 4).min(slow::LOOK)
     };
     let mut seen = state.sample();
     let mut since = Instant::now();
+    let mut pace = slow::Pace::new();
     loop {
         tokio::time::sleep(tick).await;
         let sample = state.sample();
+        if pace.is_too_slow(&sample, edge.common.policy.load().settings.min_rate) {
+            return;
+        }
         if sample != seen {
             (seen, since) = (sample, Instant::now());
             continue;
@@ -243,6 +250,9 @@ async fn watch(edge: &Edge, state: &ConnectionState) {
         if limit(&edge.common.policy.load().settings, seen)
             .is_some_and(|limit| since.elapsed() >= limit)
         {
+            if seen.phase == Phase::Head {
+                slow::tell_of_late_head(state).await;
+            }
             return;
         }
     }

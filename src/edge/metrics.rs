@@ -10,6 +10,7 @@ use crate::observability::Registry;
 pub(super) struct EdgeMetrics {
     pub(super) connections: Gauge,
     pub(super) accept_errors: Counter,
+    pub(super) turned_away: Counter,
 }
 
 impl EdgeMetrics {
@@ -24,6 +25,11 @@ impl EdgeMetrics {
             "http_accept_errors",
             "Connections the system refused to hand over",
             metrics.accept_errors.clone(),
+        );
+        registry.register(
+            "http_connections_turned_away",
+            "Connections of clients that had as many as they may",
+            metrics.turned_away.clone(),
         );
         metrics
     }

@@ -24,6 +24,7 @@ mod page;
 mod policy;
 mod probe;
 mod security;
+mod slow;
 mod unparsed;
 
 use std::convert::Infallible;
@@ -46,6 +47,7 @@ use self::client_io::ConnectionState;
 use self::listen::Slots;
 use self::metrics::EdgeMetrics;
 pub use self::policy::Policy;
+use self::slow::Places;
 use crate::api::{self, Api};
 use crate::files::{Mount, MountError};
 use crate::hub::Hub;
@@ -70,6 +72,8 @@ pub struct Common {
     drain: Drain,
     readiness: Readiness,
     metrics: Arc<EdgeMetrics>,
+    /// Of all listeners.
+    places: Arc<Places>,
     /// Owner of the chat sockets' tasks.
     sockets: TaskTracker,
     /// Counts the accept loops, each until its last connection has ended.
@@ -105,6 +109,7 @@ impl Common {
             drain: parts.drain,
             readiness: parts.readiness,
             metrics: Arc::new(metrics),
+            places: Places::new(),
             sockets: TaskTracker::new(),
             doors,
         }))
@@ -291,13 +296,11 @@ impl Edge {
         let settings = &policy.settings;
         let host = head::host(request.uri(), request.headers(), request.version())?;
         let max_target = settings.max_target_bytes.get();
-        head::check(request.method(), request.uri(), request.headers(), max_target)?;
+        head::check(request.method(), request.uri(), max_target)?;
+        head::check_size(request.headers(), settings)?;
         let (client, trusted) =
             client_address(request.headers(), peer.ip(), &settings.trusted_proxies);
-        let mut max_body_bytes = None;
-        if !policy.rules.is_empty() {
-            max_body_bytes = self.obey(policy, client, &request)?;
-        }
+        let max_body_bytes = self.obey(policy, client, &request)?;
         if let Some(response) = own::answer(self, &policy.own, &request) {
             return Ok(response);
         }
@@ -338,13 +341,8 @@ impl Edge {
             max_body_bytes,
         };
         let response = if policy.own.is_ws(request.uri().path()) {
-            let name = region.name();
-            if self.common.hub.hosts(name.as_str()) {
-                let answered = Box::pin(self.chat_here(name, client, access, request)).await;
-                return answered.map(|mut response| {
-                    region.sign(response.headers_mut());
-                    response
-                });
+            if self.common.hub.hosts(region.name().as_str()) {
+                return Box::pin(self.chat_of(&region, client, access, request)).await;
             }
             self.proxy.forward_to_hub(&region, &caller, request, access.report()).await
         } else {

@@ -34,13 +34,14 @@ impl Policy {
         previous: Option<&Self>,
     ) -> Result<Arc<Self>, MountError> {
         Ok(Arc::new(Self {
-            rules: Rules::new(&settings.rules),
-            limits: limiter.limits(&settings.limits, previous.map(|previous| &previous.limits)),
             settings: settings.proxy.clone(),
             own: OwnPaths::new(&settings.proxy, &settings.page, &settings.api),
             mounts: Mounts::new(&settings.mounts)?,
             security: Security::new(&settings.security),
             compression: Compression::new(&settings.compression),
+            rules: Rules::new(&settings.rules),
+            // Last, since it takes away the series of limits that are no more.
+            limits: limiter.limits(&settings.limits, previous.map(|previous| &previous.limits)),
         }))
     }
 }

@@ -33,12 +33,23 @@ impl Substitute {
                 "this is not a valid HTTP/1.1 request; check its first line and its header lines",
             ),
         };
-        let request_id = super::request_id(&HeaderMap::new(), false);
-        let answering = Answering { request_id: &request_id, regions: &[], retry_after: 0 };
-        let mut response = answer::refuse(&refused, &answering);
-        response.headers_mut().insert(X_REQUEST_ID.clone(), request_id.clone());
+        Self::told(&refused, log)
+    }
+
+    /// For a request whose head did not come in time (RFC 9110, section 15.5.9); writes its line and count, too.
+    pub(super) fn request_timeout(log: &AccessLog) -> Self {
+        Self::told(&Refused::HeadTimeout, log)
+    }
+
+    fn told(refused: &Refused, log: &AccessLog) -> Self {
+        let (response, request_id) = refusal(refused, 0);
         log.unparsed(response.status(), &request_id);
         Self { rest: encoded(&response) }
+    }
+
+    /// The bytes that a connection too many of one client gets.
+    pub(super) fn too_many_connections(retry_after: u32) -> Bytes {
+        encoded(&refusal(&Refused::TooManyConnections, retry_after).0)
     }
 
     /// Ends when the system has all of it.
@@ -56,6 +67,15 @@ impl Substitute {
         }
         Poll::Ready(Ok(()))
     }
+}
+
+/// A refusal and its id.
+fn refusal(refused: &Refused, retry_after: u32) -> (http::Response<Content>, http::HeaderValue) {
+    let request_id = super::request_id(&HeaderMap::new(), false);
+    let answering = Answering { request_id: &request_id, regions: &[], retry_after };
+    let mut response = answer::refuse(refused, &answering);
+    response.headers_mut().insert(X_REQUEST_ID.clone(), request_id.clone());
+    (response, request_id)
 }
 
 /// A response of ours as its bytes (RFC 9112); it closes the connection.

@@ -64,6 +64,7 @@ impl Limit {
         let counts = before
             .filter(|before| before.by == by && before.rate == rate && before.counts.most == most)
             .map_or_else(|| Arc::new(Counts::new(rate, most)), |same| Arc::clone(&same.counts));
+        metrics.watch(name, &counts);
         let window = rate.window().as_secs_f64().ceil();
         Some(Self {
             name: Arc::from(name),

@@ -71,7 +71,7 @@ impl Limiter {
         settings: &BTreeMap<String, LimitSettings>,
         previous: Option<&Limits>,
     ) -> Limits {
-        let previous = previous.map_or(&[][..], |previous| &previous.limits);
+        let previous = previous.map_or(&[][..], |previous| &previous.all);
         let limits: Vec<_> = settings
             .iter()
             // The settings refuse a limit without a rate.
@@ -85,21 +85,21 @@ impl Limiter {
             self.metrics.forget(&gone.name);
         }
         let are_shared = limits.iter().any(|limit| limit.shared);
-        Limits { limits, are_shared, bus: self.bus.clone() }
+        Limits { all: limits, are_shared, bus: self.bus.clone() }
     }
 }
 
 /// All rate limits.
 #[derive(Debug)]
 pub(crate) struct Limits {
-    limits: Vec<Arc<Limit>>,
+    all: Vec<Arc<Limit>>,
     are_shared: bool,
     bus: Bus,
 }
 
 impl Limits {
     pub(crate) fn is_empty(&self) -> bool {
-        self.limits.is_empty()
+        self.all.is_empty()
     }
 
     /// Whether one of them has to be asked for over the bus, by [`Self::take`].
@@ -109,12 +109,12 @@ impl Limits {
 
     /// Whether [`Asked::region`] makes a difference.
     pub(crate) fn need_region(&self) -> bool {
-        self.limits.iter().any(|limit| limit.needs_region())
+        self.all.iter().any(|limit| limit.needs_region())
     }
 
     /// Whether [`Asked::user`] makes a difference.
     pub(crate) fn need_user(&self) -> bool {
-        self.limits.iter().any(|limit| limit.needs_user())
+        self.all.iter().any(|limit| limit.needs_user())
     }
 
     /// Counts one request with every limit that it fits, and says where they stand; the refusal where it is over one.
@@ -144,7 +144,7 @@ impl Limits {
 
     /// The limits that a request fits; `None` where there is none.
     fn fitting(&self, asked: &Asked<'_>) -> Option<Tally> {
-        let mut fitting = self.limits.iter().filter(|limit| limit.fits(asked));
+        let mut fitting = self.all.iter().filter(|limit| limit.fits(asked));
         let mut tally = Tally::new(fitting.next()?);
         fitting.for_each(|limit| tally.add(limit));
         Some(tally)

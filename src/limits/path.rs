@@ -187,6 +187,8 @@ impl Pattern {
 
 #[cfg(test)]
 mod tests {
+    use std::fmt::Write as _;
+
     use proptest::prelude::*;
 
     use super::*;
@@ -280,8 +282,8 @@ mod tests {
                 (b'/', 0) => spelled.push_str("/./"),
                 (b'/', 1) => spelled.push_str("//"),
                 (b'/', 2) => spelled.push_str("/zz/%2e./"),
-                (byte, 0) if byte != b'/' => spelled.push_str(&format!("%{byte:02x}")),
-                (byte, 1) if byte != b'/' => spelled.push_str(&format!("%{byte:02X}")),
+                (byte, 0) if byte != b'/' => write!(spelled, "%{byte:02x}").unwrap(),
+                (byte, 1) if byte != b'/' => write!(spelled, "%{byte:02X}").unwrap(),
                 (byte, _) => spelled.push(char::from(byte)),
             }
         }

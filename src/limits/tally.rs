@@ -71,22 +71,19 @@ impl Standing {
         let key = limit.by.of(asked);
         let shared = key.shared();
         let draw = Draw { limit: &limit.name, key: &shared, rate: &limit.rate };
-        match tokio::time::timeout(limit.timeout, bus.take(draw)).await {
-            Ok(Ok(drawn)) => {
-                limit.counts.table.learn(key, drawn.ahead, limit.counts.now());
-                if drawn.granted {
-                    limit.series.passed.inc();
-                }
-                Ok(self.note(drawn))
-            }
-            Ok(Err(_)) | Err(_) => {
-                limit.series.unknown.inc();
-                match limit.on_error {
-                    OnError::Allow => Ok(true),
-                    OnError::Refuse => Err(Refusal::Unavailable),
-                }
-            }
+        let answered = tokio::time::timeout(limit.timeout, bus.take(draw)).await;
+        let Ok(Ok(drawn)) = answered else {
+            limit.series.unknown.inc();
+            return match limit.on_error {
+                OnError::Allow => Ok(true),
+                OnError::Refuse => Err(Refusal::Unavailable),
+            };
+        };
+        limit.counts.table.learn(key, drawn.ahead, limit.counts.now());
+        if drawn.granted {
+            limit.series.passed.inc();
         }
+        Ok(self.note(drawn))
     }
 
     fn note(&mut self, drawn: Drawn) -> bool {
@@ -103,10 +100,10 @@ impl Standing {
 
     /// Until one more passes.
     fn wait(&self) -> Duration {
-        match self.drawn.granted {
-            true => Duration::ZERO,
-            false => self.drawn.ahead.saturating_sub(self.limit.rate.ahead()),
+        if self.drawn.granted {
+            return Duration::ZERO;
         }
+        self.drawn.ahead.saturating_sub(self.limit.rate.ahead())
     }
 }
 
@@ -125,8 +122,15 @@ impl Tally {
 
     /// Whether the request would pass by what was counted here; of one limit alone, that is not asked twice.
     pub(super) fn looks_well(&mut self, asked: &Asked<'_>) -> bool {
-        self.rest.is_empty()
-            || self.standings().fold(true, |well, standing| standing.peek(asked) && well)
+        if self.rest.is_empty() {
+            return true;
+        }
+        let mut well = true;
+        for standing in self.standings() {
+            // Each is looked at, for where it stands goes onto the answer.
+            well &= standing.peek(asked);
+        }
+        well
     }
 
     /// Counts it with those that are not shared, up to the first that refuses.

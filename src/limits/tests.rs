@@ -324,6 +324,6 @@ async fn shared_limits_are_asked_over_the_bus() {
         assert!(matches!(refused, Err(Refusal::RateLimited { retry_after }) if retry_after > 1100));
     }
     // What the bus has refused is known here, and is refused without it.
-    let limit = &two.limits[0];
+    let limit = &two.all[0];
     assert!(!limit.counts.table.peek(limit.by.of(&asked), limit.counts.now()).granted);
 }

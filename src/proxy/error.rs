@@ -244,7 +244,7 @@ impl Cause {
 
     /// Whether there was no connection, so that nothing of the backend is there.
     pub(super) fn is_unreachable(self) -> bool {
-        matches!(self, Self::Connect | Self::ConnectTimeout)
+        matches!(self, Self::Connect | Self::ConnectTimeout | Self::Tls | Self::TlsTimeout)
     }
 
     pub(super) fn label(self) -> &'static str {

@@ -21,6 +21,7 @@ use super::body::{Body, Lease};
 use super::course::Side;
 use super::dial::Sender;
 use super::error::{Fault, ForwardError};
+use super::pace;
 use super::upload::{RequestBody, Upload};
 use super::{Bounds, Caller, Proxy, Region, Report, headers, hops};
 
@@ -100,8 +101,9 @@ impl Proxy {
         terms.replayable &= is_idempotent(&parts.method);
         let (body, upload) = if has_body {
             let idle = settings.body_idle_timeout;
-            let (body, upload) =
-                RequestBody::new(body, limit, idle, Upload::new(wants.expects, &caller.arrival));
+            let min_rate = pace::min_rate(&parts.headers, settings.min_rate);
+            let upload = Upload::new(wants.expects, &caller.arrival).at_least(min_rate);
+            let (body, upload) = RequestBody::new(body, limit, idle, upload);
             let may_hold =
                 terms.replayable && !wants.expects && body.fits(settings.retry.hold_bytes);
             (if may_hold { Box::pin(body.hold()).await? } else { body }, Some(upload))

@@ -88,21 +88,12 @@ impl Families {
             "Requests sent on a kept connection",
             families.reuses.clone(),
         );
-        registry.register(
-            "proxy_retries",
-            "Times that a request which may have been seen was sent again",
-            families.retries.clone(),
-        );
-        registry.register(
-            "proxy_retries_refused",
-            "Times that the budget had nothing left for that",
-            families.retries_refused.clone(),
-        );
-        registry.register(
-            "proxy_failovers",
-            "Requests of this region that were handed to another one",
-            families.failovers.clone(),
-        );
+        let repeats = "Times that a request which may have been seen was sent again";
+        registry.register("proxy_retries", repeats, families.retries.clone());
+        let refused = "Times that the budget had nothing left for that";
+        registry.register("proxy_retries_refused", refused, families.retries_refused.clone());
+        let handed = "Requests of this region that were handed to another one";
+        registry.register("proxy_failovers", handed, families.failovers.clone());
         registry.register(
             "proxy_upstream_errors",
             "Exchanges that failed at the backend",

@@ -27,6 +27,7 @@ mod headers;
 mod health;
 mod hops;
 mod metrics;
+mod pace;
 mod region;
 mod report;
 mod retry;

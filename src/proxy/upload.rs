@@ -26,6 +26,7 @@ use super::arrival::Arrival;
 use super::body::IdleTimer;
 use super::error::ForwardError;
 use super::headers;
+use super::pace::Pace;
 
 /// How long a backend may think about `Expect: 100-continue`; many ignore it.
 const EXPECT_PATIENCE: Duration = Duration::from_secs(1);
@@ -86,6 +87,8 @@ pub(super) struct Upload {
     verdict: OnceLock<ForwardError>,
     /// What the connection knows, too.
     arrival: Arc<Arrival>,
+    /// Bytes a second that the client must bring; 0 means that it need not.
+    min_rate: u32,
 }
 
 impl Upload {
@@ -100,7 +103,13 @@ impl Upload {
             waker: AtomicWaker::new(),
             verdict: OnceLock::new(),
             arrival: Arc::clone(arrival),
+            min_rate: 0,
         }
+    }
+
+    /// Holds the client to so many bytes a second.
+    pub(super) fn at_least(self, min_rate: u32) -> Self {
+        Self { min_rate, ..self }
     }
 
     pub(super) fn is_done(&self) -> bool {
@@ -167,6 +176,7 @@ pub(super) struct RequestBody {
     left: u64,
     idle: IdleTimer,
     patience: IdleTimer,
+    pace: Pace,
 }
 
 impl RequestBody {
@@ -183,6 +193,7 @@ impl RequestBody {
             left: 0,
             idle: IdleTimer::new(Duration::ZERO),
             patience: IdleTimer::new(EXPECT_PATIENCE),
+            pace: Pace::new(0),
         }
     }
 
@@ -193,6 +204,7 @@ impl RequestBody {
         idle_timeout: Duration,
         upload: Upload,
     ) -> (Self, Arc<Upload>) {
+        let pace = Pace::new(upload.min_rate);
         let upload = Arc::new(upload);
         let body = Self {
             inner: Some((body, Arc::clone(&upload))),
@@ -201,6 +213,7 @@ impl RequestBody {
             left: limit,
             idle: IdleTimer::new(idle_timeout),
             patience: IdleTimer::new(EXPECT_PATIENCE),
+            pace,
         };
         (body, upload)
     }
@@ -232,6 +245,9 @@ impl RequestBody {
             let length = u64::try_from(data.len()).unwrap_or(u64::MAX);
             let left = self.left.checked_sub(length);
             self.left = left.ok_or(UploadError::TooLarge(self.limit))?;
+            if !self.pace.is_kept(data.len()) {
+                return Err(UploadError::Stalled);
+            }
         }
         Ok(frame.map_trailers(headers::safe_trailers))
     }
@@ -301,6 +317,7 @@ impl http_body::Body for RequestBody {
             }
             Poll::Pending => {
                 upload.wants_client.store(true, Ordering::Relaxed);
+                this.pace.wait();
                 upload.arrival.starve(cx.waker());
                 ready!(this.idle.poll_expired(cx));
                 Poll::Ready(Some(Err(upload.fail(UploadError::Stalled))))

@@ -104,7 +104,7 @@ impl Budget {
     }
 
     /// How far what is booked runs ahead of `now`.
-    pub(crate) fn ahead(&self, now: Duration) -> Duration {
+    pub(crate) fn ahead(self, now: Duration) -> Duration {
         Duration::from_nanos(self.booked.saturating_sub(nanoseconds(now)))
     }
 

@@ -42,7 +42,7 @@ pub struct ProxySettings {
     pub max_header_bytes: NonZeroUsize,
     /// Header fields of a request; more get 431.
     pub max_headers: NonZeroUsize,
-    /// Open connections of one client's address (of IPv6, its /64) to this process; one more gets 429 and is closed,
+    /// Open HTTP connections of one client's address (of IPv6, its /64) to this process; one more gets 429 and is closed,
     /// over TLS without an answer. 0 means no limit; trusted proxies are not held to it.
     pub max_connections_per_client: usize,
     /// Bytes a second that a request body must bring while it is waited for, and that a reader of an answer must

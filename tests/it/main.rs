@@ -54,10 +54,14 @@ mod framing;
 mod handover;
 /// Which header fields pass, which stop, which are ours.
 mod headers;
+/// Backends that fall ill: real nginx, stopped, spoilt and brought back.
+mod health;
 /// Who may import whom: the table of ARCHITECTURE.md, held against every `crate::` path.
 mod import_directions;
 /// The client library in Node.
 mod library;
+/// Rate limits, rules, and bounds on slow clients.
+mod limits;
 /// Random schedules of faults against a simple model.
 mod model;
 /// What the gateway answers itself.

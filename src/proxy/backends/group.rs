@@ -343,11 +343,6 @@ impl Group {
         }
     }
 
-    /// Whether some backend is eligible now.
-    pub(in crate::proxy) fn is_available(&self) -> bool {
-        self.usable().well != 0
-    }
-
     /// Which of the members may be used now. Costs three loads for each where all are well.
     pub(in crate::proxy) fn usable(&self) -> Usable {
         if self.members.iter().all(Member::is_clear) {
@@ -367,6 +362,7 @@ impl Group {
     }
 
     /// The backend could not be reached: pass it over for a while, where there are others.
+    #[expect(clippy::unused_self, reason = "whoever calls knows the group, not who keeps marks")]
     pub(in crate::proxy) fn mark(&self, upstream: &Upstream) {
         upstream.health.unreachable(Cause::Connect);
         upstream.since.lost();

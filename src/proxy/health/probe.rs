@@ -3,21 +3,24 @@
 //! Invariants: a probe ends by its deadline, holds no more than 4 KiB of an answer, and leaves no connection behind.
 //! It takes nothing from the exchanges: no connection, no count.
 
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{CONNECTION, HOST, USER_AGENT};
-use http::{HeaderValue, Request, Response, Uri};
+use http::{HeaderValue, Request, Response, Uri, Version};
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use hyper::client::conn::{http1, http2};
-use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper::rt::Executor;
+use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tokio_tungstenite::tungstenite::{self, Message};
 
 use crate::proxy::backends::Upstream;
-use crate::proxy::dial::{self, ConnectError, Offer};
+use crate::proxy::dial::{self, Offer};
 use crate::settings::{HealthSettings, ProbeKind};
 
 /// Of an answer's body, what is looked through.
@@ -29,34 +32,34 @@ const AGENT: HeaderValue = HeaderValue::from_static("meridian-health");
 trait Io: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Io for T {}
 
+/// A connection as its backend speaks it.
+struct Line {
+    io: Box<dyn Io>,
+    http2: bool,
+}
+
 /// Probes a backend once; `Err` says what was wrong.
 pub(super) async fn probe(upstream: &Upstream, settings: &HealthSettings) -> Result<(), String> {
     let probed = timeout(settings.timeout, async {
-        let (io, http2) = connect(upstream, settings).await?;
+        let line = connect(upstream, settings).await?;
         match settings.active {
             ProbeKind::Off | ProbeKind::Tcp => Ok(()),
-            ProbeKind::Http if http2 => ask_http2(io, upstream, settings).await,
-            ProbeKind::Http => ask(io, upstream, settings).await,
-            ProbeKind::Ws => shake_hands(io, upstream, settings).await,
+            ProbeKind::Http => ask(line, upstream, settings).await,
+            ProbeKind::Ws => shake_hands(line.io, upstream, settings).await,
         }
     });
     probed.await.unwrap_or_else(|_| Err(format!("no answer within {:?}", settings.timeout)))
 }
 
-/// A connection of the backend's own kind, and whether it speaks HTTP/2.
-async fn connect(
-    upstream: &Upstream,
-    settings: &HealthSettings,
-) -> Result<(Box<dyn Io>, bool), String> {
-    let broken = |error: ConnectError| format!("no connection: {error}");
-    let stream = dial::tcp(&upstream.address, settings.timeout).await.map_err(broken)?;
-    // A WebSocket needs HTTP/1.1, as it does in an exchange.
+/// Connects as the exchanges do, with TLS where the URL says so, and offers what they offer.
+async fn connect(upstream: &Upstream, settings: &HealthSettings) -> Result<Line, String> {
     let http2 = upstream.identity.http2 && settings.active != ProbeKind::Ws;
-    let Some(tls) = &upstream.tls else { return Ok((Box::new(stream), http2)) };
+    let why = |error| format!("no connection: {error}");
+    let stream = dial::tcp(&upstream.address, settings.timeout).await.map_err(why)?;
+    let Some(tls) = &upstream.tls else { return Ok(Line { io: Box::new(stream), http2 }) };
     let offer = if http2 { Offer::Http2 } else { Offer::Http1 };
-    let secured = tls.handshake(stream, offer, settings.timeout).await;
-    let (stream, http2) = secured.map_err(broken)?;
-    Ok((Box::new(stream), http2))
+    let (stream, http2) = tls.handshake(stream, offer, settings.timeout).await.map_err(why)?;
+    Ok(Line { io: Box::new(stream), http2 })
 }
 
 /// Whom a probe asks for.
@@ -65,17 +68,35 @@ fn host<'a>(upstream: &'a Upstream, settings: &'a HealthSettings) -> &'a str {
 }
 
 /// A GET, and whether its answer is the one that is expected.
-async fn ask(io: impl Io, upstream: &Upstream, settings: &HealthSettings) -> Result<(), String> {
+async fn ask(line: Line, upstream: &Upstream, settings: &HealthSettings) -> Result<(), String> {
     let broken = |error: hyper::Error| format!("no answer: {error}");
-    let (mut sender, connection) = http1::handshake(TokioIo::new(io)).await.map_err(broken)?;
-    let exchange = async {
-        let mut request = request(settings.path.as_str(), settings)?;
-        let host = HeaderValue::from_str(host(upstream, settings));
-        request.headers_mut().insert(HOST, host.map_err(|error| error.to_string())?);
-        request.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
-        let response = sender.send_request(request).await.map_err(broken)?;
-        judge(response, settings).await
-    };
+    let (io, host) = (TokioIo::new(line.io), host(upstream, settings));
+    let request = Request::get(settings.path.as_str()).header(USER_AGENT, AGENT);
+    if !line.http2 {
+        let request = request.header(HOST, host).header(CONNECTION, "close").body(Nothing);
+        let request = request.map_err(|error| error.to_string())?;
+        let (mut sender, connection) = http1::handshake(io).await.map_err(broken)?;
+        let exchange =
+            async { judge(sender.send_request(request).await.map_err(broken)?, settings).await };
+        return driven(exchange, connection).await;
+    }
+    let scheme = if upstream.tls.is_some() { "https" } else { "http" };
+    let uri = Uri::builder().scheme(scheme).authority(host).path_and_query(settings.path.as_str());
+    let uri = uri.build().map_err(|error| error.to_string())?;
+    let request = request.uri(uri).version(Version::HTTP_2).body(Nothing);
+    let request = request.map_err(|error| error.to_string())?;
+    let tasks = Tasks::default();
+    let (mut sender, connection) = http2::handshake(tasks.executor(), io).await.map_err(broken)?;
+    let exchange =
+        async { judge(sender.send_request(request).await.map_err(broken)?, settings).await };
+    driven(exchange, connection).await
+}
+
+/// Awaits an exchange while its connection is kept going.
+async fn driven(
+    exchange: impl Future<Output = Result<(), String>>,
+    connection: impl Future<Output = Result<(), hyper::Error>>,
+) -> Result<(), String> {
     let driven = async {
         // How it ends, the exchange is told.
         connection.await.ok();
@@ -88,36 +109,34 @@ async fn ask(io: impl Io, upstream: &Upstream, settings: &HealthSettings) -> Res
     }
 }
 
-fn request(uri: &str, settings: &HealthSettings) -> Result<Request<Nothing>, String> {
-    debug_assert!(uri.ends_with(&settings.path));
-    let request = Request::get(uri).header(USER_AGENT, AGENT).body(Nothing);
-    request.map_err(|error| error.to_string())
+/// The tasks that a connection of HTTP/2 begins; they end with the probe.
+#[derive(Debug, Default)]
+struct Tasks(Arc<Mutex<JoinSet<()>>>);
+
+/// Begins tasks for their owner.
+#[derive(Clone, Debug)]
+struct Beginner(Arc<Mutex<JoinSet<()>>>);
+
+impl Tasks {
+    fn executor(&self) -> Beginner {
+        Beginner(Arc::clone(&self.0))
+    }
 }
 
-/// The same by HTTP/2.
-async fn ask_http2(
-    io: impl Io + 'static,
-    upstream: &Upstream,
-    settings: &HealthSettings,
-) -> Result<(), String> {
-    let broken = |error: hyper::Error| format!("no answer: {error}");
-    let executor = TokioExecutor::new();
-    let shaken = http2::handshake(executor, TokioIo::new(io)).await;
-    let (mut sender, connection) = shaken.map_err(broken)?;
-    let scheme = if upstream.tls.is_some() { "https" } else { "http" };
-    let exchange = async {
-        let uri = format!("{scheme}://{}{}", host(upstream, settings), settings.path);
-        let response = sender.send_request(request(&uri, settings)?).await.map_err(broken)?;
-        judge(response, settings).await
-    };
-    let driven = async {
-        connection.await.ok();
-        std::future::pending::<()>().await;
-    };
-    tokio::select! {
-        biased;
-        verdict = exchange => verdict,
-        () = driven => Err("no answer".to_owned()),
+impl Drop for Tasks {
+    fn drop(&mut self) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).abort_all();
+    }
+}
+
+impl<F> Executor<F> for Beginner
+where
+    F: Future + Send + 'static,
+    F::Output: Send,
+{
+    fn execute(&self, future: F) {
+        let task = async move { drop(future.await) };
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).spawn(task);
     }
 }
 

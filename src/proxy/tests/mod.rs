@@ -7,6 +7,7 @@ mod bodies;
 mod course;
 mod exchanges;
 mod failures;
+mod health;
 mod http2;
 mod http2_clients;
 mod secure;
