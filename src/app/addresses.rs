@@ -10,6 +10,8 @@ use crate::settings::RegionName;
 #[derive(Clone, Debug)]
 pub struct Addresses {
     pub proxy: Option<SocketAddr>,
+    /// The proxy by TLS.
+    pub tls: Option<SocketAddr>,
     pub hubs: Vec<(RegionName, SocketAddr)>,
     pub api: Option<SocketAddr>,
     pub demos: Vec<(&'static str, SocketAddr)>,
@@ -32,14 +34,18 @@ impl Addresses {
             demos.push((sample.service(), listener.local_addr()?));
         }
         let proxy = listeners.proxy.as_ref().map(first).transpose()?.flatten();
+        let tls = listeners.tls.as_ref().map(first).transpose()?.flatten();
         let api = listeners.api.as_ref().map(first).transpose()?.flatten();
-        Ok(Self { proxy, hubs, api, demos, admin: listeners.admin.local_addr()? })
+        Ok(Self { proxy, tls, hubs, api, demos, admin: listeners.admin.local_addr()? })
     }
 
     /// For those who read the log and not the banner.
     pub(super) fn log(&self) {
         if let Some(address) = self.proxy {
             tracing::info!(target: "App", %address, "the proxy listens");
+        }
+        if let Some(address) = self.tls {
+            tracing::info!(target: "App", %address, "the proxy listens for TLS");
         }
         for (region, address) in &self.hubs {
             tracing::info!(target: "App", %address, %region, "a hub listens");

@@ -2,13 +2,14 @@
 
 use std::io::Write as _;
 use std::net::SocketAddr;
+use std::path::Path;
 
 use super::Addresses;
 use crate::settings::Settings;
 
 /// Prints to standard output; the log has standard error for itself.
-pub(super) fn print(addresses: &Addresses, settings: &Settings) {
-    let text = text(addresses, settings);
+pub(super) fn print(addresses: &Addresses, settings: &Settings, authority: Option<&Path>) {
+    let text = text(addresses, settings, authority);
     // Without a standard output there is nobody to tell.
     drop(std::io::stdout().lock().write_all(text.as_bytes()));
 }
@@ -22,7 +23,7 @@ fn open(address: SocketAddr) -> String {
     }
 }
 
-fn text(addresses: &Addresses, settings: &Settings) -> String {
+fn text(addresses: &Addresses, settings: &Settings, authority: Option<&Path>) -> String {
     let mut lines = vec![format!("Meridian {}", env!("CARGO_PKG_VERSION"))];
     if let Some(proxy) = addresses.proxy.map(open) {
         lines.push(format!("  proxy          http://{proxy}"));
@@ -32,6 +33,13 @@ fn text(addresses: &Addresses, settings: &Settings) -> String {
         }
         if let Some(region) = settings.regions.keys().next() {
             lines.push(format!("  try            curl -H 'x-region: {region}' http://{proxy}/"));
+        }
+    }
+    if let Some(tls) = addresses.tls.map(open) {
+        lines.push(format!("  proxy, TLS     https://{tls}"));
+        if let Some(authority) = authority.map(Path::display) {
+            lines.push(format!("  its authority  {authority}   (for development; a browser has to be told to trust it)"));
+            lines.push(format!("  try            curl --cacert {authority} https://{tls}/health"));
         }
     }
     for (region, address) in &addresses.hubs {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::listeners::Listeners;
 use super::worker::Worker;
 use crate::api::Api;
-use crate::edge::{Common, Edge, listen};
+use crate::edge::{Common, Edge, Tls, listen};
 use crate::observability::Health;
 use crate::proxy::{Proxy, Shared};
 use crate::settings::ApiSettings;
@@ -15,8 +15,8 @@ use crate::settings::ApiSettings;
 pub(super) fn build_workers(
     listeners: &mut Listeners,
     workers: usize,
-    common: &Arc<Common>,
-    shared: &Arc<Shared>,
+    (common, shared): (&Arc<Common>, &Arc<Shared>),
+    tls: Option<&Arc<Tls>>,
 ) -> Vec<Worker> {
     let mut built: Vec<Worker> =
         (0..workers).map(|_| Worker::new(Proxy::new(Arc::clone(shared)))).collect();
@@ -25,6 +25,13 @@ pub(super) fn build_workers(
     deal(&mut built, listeners.proxy.take().unwrap_or_default(), is_shared, |proxy| {
         Edge::public(Arc::clone(common), proxy, health.clone(), Arc::clone(&slots))
     });
+    if let (Some(tls), Some(bound)) = (tls, listeners.tls.take()) {
+        let is_shared = listeners.is_shared("tls");
+        deal(&mut built, bound, is_shared, |proxy| {
+            let (tls, common) = (Arc::clone(tls), Arc::clone(common));
+            Edge::public_tls(tls, common, proxy, health.clone(), Arc::clone(&slots))
+        });
+    }
     for (region, bound) in std::mem::take(&mut listeners.hubs) {
         let health = Health::new(&format!("ws-{region}"), Some(region.as_str()));
         let slots = common.slots();

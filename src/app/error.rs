@@ -4,6 +4,7 @@ use std::io;
 use std::net::SocketAddr;
 
 use crate::bus;
+use crate::edge::TlsError;
 use crate::files;
 use crate::proxy;
 
@@ -25,6 +26,8 @@ pub enum AppError {
     InheritedName { name: String },
     #[error("{0}")]
     Proxy(#[from] proxy::SetupError),
+    #[error("{0}")]
+    Tls(#[from] TlsError),
     #[error("{0}")]
     Bus(#[from] bus::SetupError),
     #[error("{0}")]

@@ -13,6 +13,8 @@ use crate::settings::{ApiSettings, Parts, RegionName, Settings};
 #[derive(Debug)]
 pub(super) struct Listeners {
     pub(super) proxy: Option<Vec<TcpListener>>,
+    /// The proxy's, once more for TLS.
+    pub(super) tls: Option<Vec<TcpListener>>,
     pub(super) hubs: Vec<(RegionName, Vec<TcpListener>)>,
     pub(super) api: Option<Vec<TcpListener>>,
     pub(super) demos: Vec<(Sample, RegionName, TcpListener)>,
@@ -45,6 +47,16 @@ impl Listeners {
         } else {
             None
         };
+        let tls = match settings.tls.listens_on().filter(|_| parts.proxy) {
+            Some(port) => {
+                let address = SocketAddr::new(settings.proxy.bind, port);
+                Some(match taken("tls", workers)? {
+                    Some(sockets) => sockets,
+                    None => many(address, workers, "the proxy's TLS", "PROXY_TLS_PORT")?,
+                })
+            }
+            None => None,
+        };
         let mut hubs = Vec::new();
         for (name, region) in &settings.regions {
             let Some(place) = &region.hub else { continue };
@@ -73,7 +85,7 @@ impl Listeners {
             None => one(address, "the admin listener", "ADMIN_PORT")?,
         };
         inherited.warn_of_the_rest();
-        Ok(Self { proxy, hubs, api, demos, admin, shared })
+        Ok(Self { proxy, tls, hubs, api, demos, admin, shared })
     }
 }
 

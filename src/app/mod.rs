@@ -41,7 +41,7 @@ use crate::admin::{self, Admin, ReloadWork, Reloads};
 use crate::api::Api;
 use crate::bus::{Bus, BusState};
 use crate::demo;
-use crate::edge::{Common, CommonParts};
+use crate::edge::{self, Common, CommonParts, Tls};
 use crate::hub::Hub;
 use crate::limits::Limiter;
 use crate::observability::{self, Health, Readiness, Registry, Verbosity};
@@ -69,6 +69,8 @@ pub struct App {
     /// Whose backends' health is watched over, where this process forwards to them.
     watched: Option<Arc<Shared>>,
     bus: Bus,
+    /// Where the proxy listens for it.
+    tls: Option<Arc<Tls>>,
     admin: (std::net::TcpListener, Admin),
     demos: Vec<(demo::Sample, RegionName, std::net::TcpListener)>,
     readiness: Readiness,
@@ -116,7 +118,8 @@ pub fn run(options: LoadOptions, loaded: Loaded) -> Result<(), AppError> {
     let ended = runtime.block_on(async {
         let stops = StopRequests::of_process()?;
         let mut app = App::build_on(inherited, &loaded.settings, &loaded.parts)?;
-        banner::print(app.addresses(), &loaded.settings);
+        let authority = app.tls.as_ref().and_then(|tls| tls.authority());
+        banner::print(app.addresses(), &loaded.settings, authority.as_deref());
         app.addresses.log();
         warn_of_embedded(&loaded.settings, &loaded.parts);
         app.notifier = Notifier::new(&manager);
@@ -126,6 +129,18 @@ pub fn run(options: LoadOptions, loaded: Loaded) -> Result<(), AppError> {
     // Dropped, it would wait for a name that is being looked up, for as long as the resolver takes.
     runtime.shutdown_background();
     ended
+}
+
+/// Everything that is wrong with files that the settings name, for who only asks: (key, what is wrong).
+pub fn check(settings: &Settings, parts: &Parts) -> Vec<(String, String)> {
+    if !parts.proxy {
+        return Vec::new();
+    }
+    let wrong = edge::check_tls(&settings.tls);
+    let say = |error: edge::TlsError| {
+        (format!("tls.certificates.{}", error.certificate()), error.why().to_owned())
+    };
+    wrong.into_iter().map(say).collect()
 }
 
 /// Says so where a part on the embedded bus would reach nobody.
@@ -181,6 +196,8 @@ impl App {
             drain.clone(),
             &mut registry,
         )?;
+        let tls =
+            listeners.tls.as_ref().map(|_| Tls::new(&settings.tls, &mut registry)).transpose()?;
         let common = Common::new(CommonParts {
             settings: &settings,
             limiter: Limiter::new(bus.clone(), &mut registry),
@@ -207,7 +224,7 @@ impl App {
             reloads,
             sections: Vec::new(),
         };
-        let mut workers = build_workers(&mut listeners, workers, &common, &shared);
+        let mut workers = build_workers(&mut listeners, workers, (&common, &shared), tls.as_ref());
         if let (Some(api), Some(bound)) = (api, listeners.api.take()) {
             let bound = (bound, listeners.is_shared("api"));
             open_api(&mut workers, bound, &api, &common, &settings.api);
@@ -219,6 +236,7 @@ impl App {
             hub,
             watched: parts.proxy.then(|| Arc::clone(&shared)),
             bus,
+            tls,
             admin: (listeners.admin, admin),
             demos: listeners.demos,
             readiness,
@@ -345,6 +363,13 @@ impl App {
             alive.await;
             Ok::<_, AppError>(())
         });
+        if let Some(tls) = self.tls {
+            let stopped = stop.clone();
+            tasks.spawn("the certificates", async move {
+                tls.watch(stopped).await;
+                Ok::<_, AppError>(())
+            });
+        }
         tasks.spawn("the admin listener", admin::serve(self.admin.0, self.admin.1, stop.clone()));
         for (sample, region, listener) in self.demos {
             let served = demo::serve(listener, sample, region.to_string(), stop.clone());

@@ -79,6 +79,9 @@ struct Sources {
     /// listener always runs.
     #[arg(long, value_name = "PART", global = true)]
     only: Vec<String>,
+    /// Serve TLS with a certificate for localhost, of an authority that is made for this machine (as tls.dev=true).
+    #[arg(long, global = true)]
+    tls_dev: bool,
 }
 
 /// Reads the arguments of this process, does what they say, and gives its exit code.
@@ -95,7 +98,10 @@ pub fn run() -> ExitCode {
             return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(MISCONFIGURED));
         }
     };
-    let Sources { config, set, only } = cli.sources;
+    let Sources { config, mut set, only, tls_dev } = cli.sources;
+    if tls_dev {
+        set.push("tls.dev=true".to_owned());
+    }
     let options = LoadOptions { config, set, only, ..LoadOptions::from_process() };
     match (cli.command.unwrap_or(Command::Serve), settings::load(&options)) {
         (Command::Check, outcome) => check::run(&mut io::stdout(), &mut io::stderr(), &outcome),
@@ -103,7 +109,13 @@ pub fn run() -> ExitCode {
             complain(&format!("the configuration is not valid:\n{errors}"));
             ExitCode::from(MISCONFIGURED)
         }
-        (Command::Serve, Ok(loaded)) => serve::run(options, loaded),
+        (Command::Serve, Ok(loaded)) => match check::files(&loaded) {
+            Ok(()) => serve::run(options, loaded),
+            Err(errors) => {
+                complain(&format!("the configuration is not valid:\n{errors}"));
+                ExitCode::from(MISCONFIGURED)
+            }
+        },
         (Command::PrintConfig, Ok(loaded)) => print_config::run(&mut io::stdout(), &loaded),
         (Command::Status, Ok(loaded)) => said(&Word::Status, &loaded),
         (Command::Reload, Ok(loaded)) => said(&Word::Reload, &loaded),

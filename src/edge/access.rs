@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri};
 
-use super::client_io::{ConnectionState, Phase};
+use super::wire::Wire;
 use crate::limits::Tally;
 use crate::proxy::{Arrival, RegionRef, Report, Shared};
 use crate::shutdown::{Drain, InFlight};
@@ -64,7 +64,7 @@ pub(super) enum Kind {
 #[derive(Debug)]
 pub(super) struct Access {
     log: Arc<AccessLog>,
-    connection: Arc<ConnectionState>,
+    wire: Wire,
     method: Method,
     uri: Uri,
     started: Instant,
@@ -88,10 +88,10 @@ pub(super) struct Access {
 pub(super) const CLIENT_GONE: u16 = 499;
 
 impl Access {
-    /// Starts the record; the connection's state has been told before.
+    /// Starts the record; the wire has been told before.
     pub(super) fn begin(
         log: Arc<AccessLog>,
-        connection: Arc<ConnectionState>,
+        wire: Wire,
         flight: InFlight,
         method: Method,
         uri: Uri,
@@ -99,7 +99,7 @@ impl Access {
     ) -> Self {
         Self {
             log,
-            connection,
+            wire,
             method,
             uri,
             started: Instant::now(),
@@ -120,7 +120,7 @@ impl Access {
     }
 
     pub(super) fn arrival(&self) -> Arc<Arrival> {
-        self.connection.arrival()
+        self.wire.arrival()
     }
 
     pub(super) fn region(&mut self, region: RegionRef) {
@@ -149,10 +149,17 @@ impl Access {
 
     pub(super) fn answered(&mut self, status: u16) {
         self.status = status;
+        self.wire.offers();
+    }
+
+    /// The connection has room for more of the answer.
+    pub(super) fn asked(&self) {
+        self.wire.asks();
     }
 
     pub(super) fn sent(&mut self, bytes: usize) {
         self.sent += bytes as u64;
+        self.wire.offers();
     }
 
     /// Says how it ended; what has left HTTP stays so.
@@ -194,10 +201,11 @@ impl Access {
 impl Drop for Access {
     fn drop(&mut self) {
         if let Some(flight) = self.flight.take() {
-            self.connection.finish(flight);
+            let abandoned = self.status == 0 && self.end == End::ClientGone;
+            self.wire.finish(flight, abandoned);
         }
         if self.end == End::Upgraded {
-            self.connection.enter(Phase::Upgraded);
+            self.wire.upgraded();
             return;
         }
         if self.end == End::ClientGone && self.log.drain.is_cut() {

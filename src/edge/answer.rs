@@ -30,6 +30,12 @@ pub(super) enum Refused {
     /// A method that a gateway does not pass on.
     MethodNotAllowed,
     TargetTooLong,
+    /// A CONNECT for a protocol that is not spoken (RFC 8441, section 4).
+    ProtocolUnknown,
+    /// For a host that the connection's certificate is not for (RFC 9110, section 15.5.20).
+    Misdirected,
+    /// Plain HTTP where TLS is spoken.
+    PlainOnTls,
     HeadersTooLarge,
     /// The head did not come in time.
     HeadTimeout,
@@ -231,6 +237,9 @@ fn judge(refused: &Refused, retry_after: u32) -> Verdict {
         )
         .closing()
         .retry_after(spread(retry_after)),
+        Refused::ProtocolUnknown | Refused::Misdirected | Refused::PlainOnTls => {
+            judge_connection(refused)
+        }
         Refused::NotFound => Verdict::new(
             StatusCode::NOT_FOUND,
             "not_found",
@@ -264,6 +273,28 @@ fn judge_route(error: &RouteError) -> Verdict {
             "no such region is configured; use one of those listed",
         )
         .listing(),
+    }
+}
+
+/// What does not fit the connection that it came on.
+fn judge_connection(refused: &Refused) -> Verdict {
+    match refused {
+        Refused::ProtocolUnknown => Verdict::new(
+            StatusCode::NOT_IMPLEMENTED,
+            "protocol_unknown",
+            "of extended CONNECTs only :protocol = websocket is known here",
+        ),
+        Refused::Misdirected => Verdict::new(
+            StatusCode::MISDIRECTED_REQUEST,
+            "misdirected",
+            "this connection was opened for another host; open one for this host, whose name goes into the TLS handshake",
+        ),
+        _ => Verdict::new(
+            StatusCode::BAD_REQUEST,
+            "tls_required",
+            "this port speaks TLS; write https:// instead of http://",
+        )
+        .closing(),
     }
 }
 

@@ -106,6 +106,7 @@ impl Body for AnswerBody {
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, ContentError>>> {
         let this = self.get_mut();
+        this.access.asked();
         let polled = Pin::new(&mut this.content).poll_frame(context);
         match &polled {
             Poll::Ready(Some(Ok(frame))) => {

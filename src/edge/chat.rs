@@ -1,9 +1,10 @@
-//! From a request to a chat socket: the hub decides, the 101 is answered here, and the plain TCP stream is
-//! handed over, so that an idle socket costs no HTTP machinery.
+//! From a request to a chat socket: the hub decides, the 101 (or the 200 of HTTP/2) is answered here, and the bare stream
+//! is handed over, so that an idle socket of HTTP/1.1 costs no HTTP machinery.
 
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use http::header::{CONNECTION, SEC_WEBSOCKET_ACCEPT, TRANSFER_ENCODING, UPGRADE};
 use http::{HeaderValue, Request, Response, StatusCode};
 use http_body::Body as _;
@@ -11,6 +12,7 @@ use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
+use tokio_rustls::server::TlsStream;
 use tokio_util::task::TaskTracker;
 
 use super::access::Access;
@@ -57,16 +59,23 @@ impl Edge {
         let (parts, _) = request.into_parts();
         let admitted = self.common.hub.admit(region, &parts, client).await;
         let admission = admitted.map_err(Refused::Hub)?;
-        let mut response = answer::empty(StatusCode::SWITCHING_PROTOCOLS);
-        let headers = response.headers_mut();
-        headers.insert(SEC_WEBSOCKET_ACCEPT, admission.accept_key());
-        headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
-        headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
+        let response = switched(admission.accept_key());
         let hub = Arc::clone(&self.common.hub);
         self.common.sockets.spawn(hand_over(self.common.sockets.clone(), hub, admission, upgrade));
         access.ended(super::access::End::Upgraded);
         Ok(response)
     }
+}
+
+/// What follows is frames: a 101, or over HTTP/2 a 200 that says no more (RFC 8441, section 5).
+fn switched(accept_key: Option<HeaderValue>) -> Response<Content> {
+    let Some(accept_key) = accept_key else { return answer::empty(StatusCode::OK) };
+    let mut response = answer::empty(StatusCode::SWITCHING_PROTOCOLS);
+    let headers = response.headers_mut();
+    headers.insert(SEC_WEBSOCKET_ACCEPT, accept_key);
+    headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
+    headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
+    response
 }
 
 fn has_coding<B>(request: &Request<B>) -> bool {
@@ -92,15 +101,30 @@ fn bound_unsent(stream: &TcpStream) {
 #[cfg(not(target_os = "linux"))]
 fn bound_unsent(_stream: &TcpStream) {}
 
-/// Waits until the 101 is out, and gives the bare stream to the hub.
+/// Waits until the answer is out, and gives the bare stream to the hub: of TCP, of TLS, or of HTTP/2.
 async fn hand_over(sockets: TaskTracker, hub: Arc<Hub>, admission: Admission, upgrade: OnUpgrade) {
     // An error means that the client left between its request and our answer: the admission is dropped, and
     // with it the seat it was counted for.
     let Ok(upgraded) = upgrade.await else { return };
-    // Every connection of `listen` is a `ClientIo`, so this cannot fail there.
-    let Ok(parts) = upgraded.downcast::<TokioIo<ClientIo>>() else { return };
-    let stream = parts.io.into_inner().into_stream();
-    bound_unsent(&stream);
-    // A task of its own: this one's state would otherwise lie beside the session for its whole life.
-    sockets.spawn(hub.serve(admission, stream, parts.read_buf));
+    // A task of its own each: this one's state would otherwise lie beside the session for its whole life.
+    let upgraded = match upgraded.downcast::<TokioIo<ClientIo<TcpStream>>>() {
+        Ok(parts) => {
+            let stream = parts.io.into_inner().into_stream();
+            bound_unsent(&stream);
+            sockets.spawn(hub.serve(admission, stream, parts.read_buf));
+            return;
+        }
+        Err(upgraded) => upgraded,
+    };
+    match upgraded.downcast::<TokioIo<ClientIo<TlsStream<TcpStream>>>>() {
+        Ok(parts) => {
+            let stream = parts.io.into_inner().into_stream();
+            bound_unsent(stream.get_ref().0);
+            sockets.spawn(hub.serve(admission, stream, parts.read_buf));
+        }
+        // What waits for its reader is bounded by the windows of HTTP/2.
+        Err(upgraded) => {
+            sockets.spawn(hub.serve(admission, TokioIo::new(upgraded), Bytes::new()));
+        }
+    }
 }

@@ -13,7 +13,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
 
 use super::access::AccessLog;
 use super::probe::Probe;
@@ -146,10 +145,10 @@ impl ConnectionState {
     }
 }
 
-/// A client's TCP stream with its state.
+/// A client's stream with its state: of TCP, or of TLS over it. Generic, so that neither pays for the other.
 #[derive(Debug)]
-pub(super) struct ClientIo {
-    stream: TcpStream,
+pub(super) struct ClientIo<S> {
+    stream: S,
     state: Arc<ConnectionState>,
     log: Arc<AccessLog>,
     /// What is said in place of hyper's own answer to a request that it could not parse.
@@ -157,13 +156,13 @@ pub(super) struct ClientIo {
     probe: Probe,
 }
 
-impl ClientIo {
-    pub(super) fn new(stream: TcpStream, state: Arc<ConnectionState>, log: Arc<AccessLog>) -> Self {
+impl<S> ClientIo<S> {
+    pub(super) fn new(stream: S, state: Arc<ConnectionState>, log: Arc<AccessLog>) -> Self {
         Self { stream, state, log, substitute: None, probe: Probe::default() }
     }
 
-    /// The plain stream, for a socket that has left HTTP.
-    pub(super) fn into_stream(self) -> TcpStream {
+    /// The bare stream, for a socket that has left HTTP.
+    pub(super) fn into_stream(self) -> S {
         self.stream
     }
 }
@@ -184,8 +183,8 @@ fn has_fragment(head: &[u8]) -> bool {
 const GATHERED: usize = 1024;
 
 /// Writes `slices`, as one piece where they are small: the usual head and short body.
-fn write_gathered(
-    stream: Pin<&mut TcpStream>,
+fn write_gathered<S: AsyncWrite>(
+    stream: Pin<&mut S>,
     context: &mut Context<'_>,
     slices: &[io::IoSlice<'_>],
 ) -> Poll<io::Result<usize>> {
@@ -205,7 +204,7 @@ fn write_gathered(
     stream.poll_write(context, buffer.get(..GATHERED - free).unwrap_or_default())
 }
 
-impl AsyncRead for ClientIo {
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for ClientIo<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -238,7 +237,7 @@ impl AsyncRead for ClientIo {
     }
 }
 
-impl ClientIo {
+impl<S: AsyncWrite + Unpin> ClientIo<S> {
     /// The client has ended what it says: whether it is gone, too.
     fn poll_gone(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let state = &self.state;
@@ -291,7 +290,7 @@ impl ClientIo {
     }
 }
 
-impl AsyncWrite for ClientIo {
+impl<S: AsyncWrite + Unpin> AsyncWrite for ClientIo<S> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,

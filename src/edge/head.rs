@@ -1,7 +1,8 @@
 //! What a request head must satisfy before anything else looks at it (RFC 9110 and 9112); pure.
 
 use http::header::{HOST, HeaderMap};
-use http::{HeaderValue, Method, Uri, Version, uri::Authority};
+use http::{HeaderValue, Method, Request, Uri, Version, uri::Authority};
+use hyper::ext::Protocol;
 
 use super::answer::Refused;
 use crate::settings::ProxySettings;
@@ -10,10 +11,16 @@ use crate::settings::ProxySettings;
 ///
 /// # Errors
 /// The refusal, where a rule is broken.
-pub(super) fn check(method: &Method, uri: &Uri, max_target: usize) -> Result<(), Refused> {
-    let target = uri.path_and_query().map_or(0, |target| target.as_str().len());
+pub(super) fn check<B>(request: &Request<B>, max_target: usize) -> Result<(), Refused> {
+    let method = request.method();
+    let target = request.uri().path_and_query().map_or(0, |target| target.as_str().len());
     if target > max_target {
         return Err(Refused::TargetTooLong);
+    }
+    if *method == Method::CONNECT
+        && let Some(protocol) = request.extensions().get::<Protocol>()
+    {
+        return if is_websocket(protocol) { Ok(()) } else { Err(Refused::ProtocolUnknown) };
     }
     if *method == Method::CONNECT || *method == Method::TRACE {
         return Err(Refused::MethodNotAllowed);
@@ -32,11 +39,17 @@ pub(super) fn check_size(headers: &HeaderMap, settings: &ProxySettings) -> Resul
     if is_within { Ok(()) } else { Err(Refused::HeadersTooLarge) }
 }
 
+/// Whether an extended CONNECT asks for a WebSocket (RFC 8441, section 5).
+fn is_websocket(protocol: &Protocol) -> bool {
+    protocol.as_str().eq_ignore_ascii_case("websocket")
+}
+
 /// The authority a request is for: of an absolute target, else of its one `Host`
 /// (RFC 9112, section 3.2); empty for HTTP/1.0 without either.
 ///
 /// # Errors
-/// Where `Host` is missing, repeated or malformed, even beside an absolute target.
+/// Where `Host` is missing, repeated or malformed, even beside an absolute target; in HTTP/2 also where it says another
+/// host than `:authority` (RFC 9113, section 8.3.1).
 pub(super) fn host(
     uri: &Uri,
     headers: &HeaderMap,
@@ -56,7 +69,12 @@ pub(super) fn host(
     }
     if let Some(authority) = uri.authority() {
         return match HeaderValue::from_str(authority.as_str()) {
-            Ok(value) if is_host(value.as_bytes()) => Ok(value),
+            Ok(value) if is_host(value.as_bytes()) => match first {
+                Some(other) if version == Version::HTTP_2 && !is_same(other, &value) => {
+                    Err(Refused::BadRequest("Host must be what :authority is; leave it away"))
+                }
+                _ => Ok(value),
+            },
             _ => Err(Refused::BadRequest("the target's authority must be a host name")),
         };
     }
@@ -67,6 +85,10 @@ pub(super) fn host(
         }
         None => Ok(HeaderValue::from_static("")),
     }
+}
+
+fn is_same(one: &HeaderValue, other: &HeaderValue) -> bool {
+    one.as_bytes().eq_ignore_ascii_case(other.as_bytes())
 }
 
 /// Whether `value` is `uri-host [":" port]` (RFC 9110, section 7.2); empty is allowed, for targets without one.
@@ -137,23 +159,47 @@ mod tests {
     }
 
     #[test]
+    fn http_2_has_one_authority() {
+        let host_of = |line: &'static str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(HOST, HeaderValue::from_static(line));
+            host(&"https://a.example/x".parse().unwrap(), &headers, Version::HTTP_2).is_ok()
+        };
+        assert!(host_of("A.example") && !host_of("b.example"));
+    }
+
+    fn request(method: Method, target: &str) -> Request<()> {
+        Request::builder().method(method).uri(target).body(()).unwrap()
+    }
+
+    #[test]
     fn heads_are_bounded() {
-        let mut headers = HeaderMap::new();
-        let get = Method::GET;
-        let long = format!("/{}", "a".repeat(100));
-        assert!(matches!(check(&get, &long.parse().unwrap(), 50), Err(Refused::TargetTooLong)));
+        let mut get = request(Method::GET, "/");
+        let long = request(Method::GET, &format!("/{}", "a".repeat(100)));
+        assert!(matches!(check(&long, 50), Err(Refused::TargetTooLong)));
         for index in 0..5 {
             let name: http::HeaderName = format!("x-{index}").parse().unwrap();
-            headers.insert(name, HeaderValue::from_str(&"v".repeat(8_000)).unwrap());
+            get.headers_mut().insert(name, HeaderValue::from_str(&"v".repeat(8_000)).unwrap());
         }
-        let uri: Uri = "/".parse().unwrap();
+        let headers = get.headers_mut();
         let mut settings = ProxySettings::default();
-        assert!(matches!(check_size(&headers, &settings), Err(Refused::HeadersTooLarge)));
+        assert!(matches!(check_size(headers, &settings), Err(Refused::HeadersTooLarge)));
         settings.max_header_bytes = 50_000.try_into().unwrap();
-        assert!(check_size(&headers, &settings).is_ok());
+        assert!(check_size(headers, &settings).is_ok());
         settings.max_headers = 4.try_into().unwrap();
-        assert!(matches!(check_size(&headers, &settings), Err(Refused::HeadersTooLarge)));
-        assert!(check(&get, &uri, 50).is_ok());
-        assert!(matches!(check(&Method::TRACE, &uri, 50), Err(Refused::MethodNotAllowed)));
+        assert!(matches!(check_size(headers, &settings), Err(Refused::HeadersTooLarge)));
+        assert!(check(&get, 50).is_ok());
+        let trace = request(Method::TRACE, "/");
+        assert!(matches!(check(&trace, 50), Err(Refused::MethodNotAllowed)));
+    }
+
+    #[test]
+    fn of_connects_only_a_websocket_is_one_for_us() {
+        let mut connect = request(Method::CONNECT, "a:443");
+        assert!(matches!(check(&connect, 50), Err(Refused::MethodNotAllowed)));
+        connect.extensions_mut().insert(Protocol::from_static("websocket"));
+        assert!(check(&connect, 50).is_ok());
+        connect.extensions_mut().insert(Protocol::from_static("connect-udp"));
+        assert!(matches!(check(&connect, 50), Err(Refused::ProtocolUnknown)));
     }
 }

@@ -14,6 +14,7 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use socket2::{Domain, Protocol, Socket, Type};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
@@ -21,7 +22,9 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::client_io::{ClientIo, ConnectionState, Phase, Sample};
-use super::{Edge, slow};
+use super::metrics::EdgeMetrics;
+use super::wire::Wire;
+use super::{Common, Edge, Link, secured, slow};
 use crate::settings::ProxySettings;
 
 /// Connections that may wait in the system's queue while the workers are busy.
@@ -151,13 +154,28 @@ fn sweep(listener: StdListener, slots: &Slots, mut take: impl FnMut(Accepted)) {
 }
 
 fn spawn(connections: &TaskTracker, edge: &Arc<Edge>, (stream, peer, slot): Accepted) {
-    let Some(place) = edge.place(&stream, peer, true) else { return };
+    // A plain answer to one too many would be no answer where TLS is spoken.
+    let Some(place) = edge.place(&stream, peer, edge.tls.is_none()) else { return };
     let slot = (slot, place);
-    let driven = drive(Arc::clone(edge), stream, peer);
-    connections.spawn(async move {
-        driven.await;
-        drop(slot);
-    });
+    // Small answers must not wait for the client's acknowledgement; an error means it has already left.
+    if stream.set_nodelay(true).is_err() {
+        return;
+    }
+    // Two kinds of task, so that a plain connection's is not as large as one with a handshake.
+    if let Some(tls) = &edge.tls {
+        let driven = secured::drive(Arc::clone(edge), Arc::clone(tls), stream, peer);
+        connections.spawn(async move {
+            driven.await;
+            drop(slot);
+        });
+    } else {
+        let open = OpenConnection::new(&edge.common);
+        let driven = drive_http1(Arc::clone(edge), stream, Link { peer, shown: None });
+        connections.spawn(async move {
+            driven.await;
+            drop((open, slot));
+        });
+    }
 }
 
 type Accepted = (TcpStream, SocketAddr, OwnedSemaphorePermit);
@@ -170,17 +188,19 @@ async fn accept(listener: &TcpListener, slots: &Slots) -> io::Result<Accepted> {
     Ok((stream, peer, slot))
 }
 
-/// One connection from its first byte to its last, or to its upgrade.
-async fn drive(edge: Arc<Edge>, stream: TcpStream, peer: SocketAddr) {
-    // Small answers must not wait for the client's acknowledgement; an error means it has already left.
-    if stream.set_nodelay(true).is_err() {
-        return;
-    }
+/// One connection of HTTP/1.1 from its first byte to its last, or to its upgrade.
+pub(super) async fn drive_http1<S>(edge: Arc<Edge>, stream: S, link: Link)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
     let state = Arc::new(ConnectionState::default());
     let io = TokioIo::new(ClientIo::new(stream, Arc::clone(&state), Arc::clone(&edge.access)));
     let service = {
         let (edge, state) = (Arc::clone(&edge), Arc::clone(&state));
-        service_fn(move |request| Arc::clone(&edge).answer(peer, Arc::clone(&state), request))
+        service_fn(move |request| {
+            let wire = Wire::Http1(Arc::clone(&state));
+            Arc::clone(&edge).answer(link.clone(), wire, request)
+        })
     };
     let mut http = http1::Builder::new();
     http
@@ -189,7 +209,6 @@ async fn drive(edge: Arc<Edge>, stream: TcpStream, peer: SocketAddr) {
     slow::bound_headers(&mut http, &edge.common.policy.load().settings);
     let connection = http.serve_connection(io, service).with_upgrades();
     let mut connection = std::pin::pin!(connection);
-    let _open = OpenConnection::new(&edge);
     let drain = &edge.common.drain;
     let watched = watch(&edge, &state);
     let mut watched = std::pin::pin!(watched);
@@ -211,18 +230,18 @@ async fn drive(edge: Arc<Edge>, stream: TcpStream, peer: SocketAddr) {
 }
 
 /// Counts an open connection.
-struct OpenConnection<'a>(&'a Edge);
+pub(super) struct OpenConnection(Arc<EdgeMetrics>);
 
-impl<'a> OpenConnection<'a> {
-    fn new(edge: &'a Edge) -> Self {
-        edge.common.metrics.connections.inc();
-        Self(edge)
+impl OpenConnection {
+    pub(super) fn new(common: &Common) -> Self {
+        common.metrics.connections.inc();
+        Self(Arc::clone(&common.metrics))
     }
 }
 
-impl Drop for OpenConnection<'_> {
+impl Drop for OpenConnection {
     fn drop(&mut self) {
-        self.0.common.metrics.connections.dec();
+        self.0.connections.dec();
     }
 }
 

@@ -1,6 +1,7 @@
 //! The public doors: this path to the hub, that one to the proxy, a few answered here.
 //!
-//! Walk: `listen` accepts and drives a connection whose socket is `client_io`; each request comes to
+//! Walk: `listen` accepts and drives a connection whose socket is `client_io`, by TLS after the handshake of `secured` and
+//! `tls`, which may agree on HTTP/2 (`h2`); each request comes over its `wire` to
 //! [`Edge::answer`], is checked by `head`, and goes to an own path (`own`), to a hub (`chat`), to the API (`call`), or
 //! to the proxy.
 //! What comes back is an `AnswerBody` that carries the `access` record; every refusal goes through `answer`.
@@ -15,6 +16,7 @@ mod call;
 mod chat;
 mod client_io;
 mod compress;
+mod h2;
 mod head;
 mod limits;
 pub mod listen;
@@ -23,9 +25,12 @@ mod own;
 mod page;
 mod policy;
 mod probe;
+mod secured;
 mod security;
 mod slow;
+mod tls;
 mod unparsed;
+mod wire;
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -43,11 +48,13 @@ use self::access::{Access, AccessLog, End, Kind};
 use self::answer::{Answering, Refused, X_REQUEST_ID};
 use self::body::Content;
 pub use self::body::{AnswerBody, ContentError};
-use self::client_io::ConnectionState;
 use self::listen::Slots;
 use self::metrics::EdgeMetrics;
 pub use self::policy::Policy;
 use self::slow::Places;
+use self::tls::Shown;
+pub use self::tls::{Tls, TlsError, check as check_tls};
+use self::wire::Wire;
 use crate::api::{self, Api};
 use crate::files::{Mount, MountError};
 use crate::hub::Hub;
@@ -172,6 +179,31 @@ pub struct Edge {
     access: Arc<AccessLog>,
     /// Shared by the workers of one address.
     slots: Slots,
+    /// Where connections begin with a handshake.
+    tls: Option<Arc<Tls>>,
+}
+
+/// What all requests of a connection have in common.
+#[derive(Clone, Debug)]
+struct Link {
+    peer: SocketAddr,
+    /// What the client was shown, where this is TLS.
+    shown: Option<Arc<Shown>>,
+}
+
+impl Link {
+    fn scheme(&self) -> Scheme {
+        if self.shown.is_some() { Scheme::Https } else { Scheme::Http }
+    }
+
+    /// The host that a request is for, where it may come over this connection.
+    fn host<B>(&self, request: &Request<B>) -> Result<HeaderValue, Refused> {
+        let host = head::host(request.uri(), request.headers(), request.version())?;
+        match &self.shown {
+            Some(shown) if !shown.covers(&host) => Err(Refused::Misdirected),
+            _ => Ok(host),
+        }
+    }
 }
 
 impl Edge {
@@ -182,7 +214,18 @@ impl Edge {
         health: Health,
         slots: Slots,
     ) -> Arc<Self> {
-        Self::new(Door::Public, common, proxy, health, slots)
+        Self::new(Door::Public, common, proxy, health, slots, None)
+    }
+
+    /// The proxy listener once more, by TLS.
+    pub fn public_tls(
+        tls: Arc<Tls>,
+        common: Arc<Common>,
+        proxy: Arc<Proxy>,
+        health: Health,
+        slots: Slots,
+    ) -> Arc<Self> {
+        Self::new(Door::Public, common, proxy, health, slots, Some(tls))
     }
 
     /// The listener of one region's hub.
@@ -193,7 +236,7 @@ impl Edge {
         health: Health,
         slots: Slots,
     ) -> Arc<Self> {
-        Self::new(Door::Hub(region), common, proxy, health, slots)
+        Self::new(Door::Hub(region), common, proxy, health, slots, None)
     }
 
     /// The API's own listener.
@@ -204,7 +247,7 @@ impl Edge {
         health: Health,
         slots: Slots,
     ) -> Arc<Self> {
-        Self::new(Door::Api(api), common, proxy, health, slots)
+        Self::new(Door::Api(api), common, proxy, health, slots, None)
     }
 
     fn new(
@@ -213,6 +256,7 @@ impl Edge {
         proxy: Arc<Proxy>,
         health: Health,
         slots: Slots,
+        tls: Option<Arc<Tls>>,
     ) -> Arc<Self> {
         let access = Arc::new(AccessLog {
             drain: common.drain.clone(),
@@ -223,27 +267,29 @@ impl Edge {
                 Door::Api(_) => Kind::Api,
             },
         });
-        Arc::new(Self { door, common, proxy, health, access, slots })
+        Arc::new(Self { door, common, proxy, health, access, slots, tls })
     }
 
     /// Answers one request. Never fails: what goes wrong is an answer too.
     async fn answer(
         self: Arc<Self>,
-        peer: SocketAddr,
-        connection: Arc<ConnectionState>,
+        link: Link,
+        wire: Wire,
         request: Request<Incoming>,
     ) -> Result<Response<AnswerBody>, Infallible> {
         let policy = self.common.policy();
-        let trusted = is_trusted(peer, &policy.settings.trusted_proxies);
+        let trusted = is_trusted(link.peer, &policy.settings.trusted_proxies);
         let request_id = request_id(request.headers(), trusted);
-        let head = *request.method() == Method::HEAD;
+        let (head, connect) =
+            (*request.method() == Method::HEAD, *request.method() == Method::CONNECT);
         let compression = policy.compression.as_ref().filter(|_| matches!(self.door, Door::Public));
         let coding = compression.and_then(|compression| compression.wanted(request.headers()));
-        connection.begin(!request.body().is_end_stream());
-        let had_fragment = connection.take_fragment();
+        wire.begin(!request.body().is_end_stream());
+        let had_fragment = wire.take_fragment();
+        let has_connection_fields = wire.has_connection_fields();
         let mut access = Access::begin(
             Arc::clone(&self.access),
-            connection,
+            wire,
             self.common.drain.in_flight(),
             request.method().clone(),
             request.uri().clone(),
@@ -252,7 +298,7 @@ impl Edge {
         let result = if had_fragment {
             Err(Refused::BadRequest("the request target must not have a fragment"))
         } else {
-            self.dispatch(&policy, peer, &mut access, request).await
+            self.dispatch(&policy, &link, &mut access, request).await
         };
         let mut response = match result {
             Ok(response) => response,
@@ -265,22 +311,26 @@ impl Edge {
                 },
             ),
         };
-        access.answered(response.status().as_u16());
+        let status = response.status();
+        access.answered(status.as_u16());
+        let upgraded =
+            status == StatusCode::SWITCHING_PROTOCOLS || (connect && status.is_success());
         if matches!(self.door, Door::Public) {
-            policy.security.apply(response.headers_mut(), Scheme::Http);
+            policy.security.apply(response.headers_mut(), link.scheme());
         }
-        if let Some(compression) = compression {
+        if let Some(compression) = compression.filter(|_| !upgraded) {
             response = compression.apply(response, coding, head);
         }
         let headers = response.headers_mut();
         access.write_limits(headers);
         headers.insert(X_REQUEST_ID.clone(), access.request_id().clone());
-        if self.common.drain.is_draining() && response.status() != StatusCode::SWITCHING_PROTOCOLS {
-            response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+        if !has_connection_fields {
+            headers.remove(CONNECTION);
+        } else if self.common.drain.is_draining() && !upgraded {
+            headers.insert(CONNECTION, HeaderValue::from_static("close"));
         }
-        if head || response.status() == StatusCode::SWITCHING_PROTOCOLS {
+        if head || upgraded {
             // Neither has a body to be read to its end: the head is the whole answer.
-            let upgraded = response.status() == StatusCode::SWITCHING_PROTOCOLS;
             access.ended(if upgraded { End::Upgraded } else { End::Complete });
         }
         Ok(response.map(|content| AnswerBody::new(content, access)))
@@ -289,17 +339,16 @@ impl Edge {
     async fn dispatch(
         &self,
         policy: &Policy,
-        peer: SocketAddr,
+        link: &Link,
         access: &mut Access,
         request: Request<Incoming>,
     ) -> Result<Response<Content>, Refused> {
         let settings = &policy.settings;
-        let host = head::host(request.uri(), request.headers(), request.version())?;
-        let max_target = settings.max_target_bytes.get();
-        head::check(request.method(), request.uri(), max_target)?;
+        let host = link.host(&request)?;
+        head::check(&request, settings.max_target_bytes.get())?;
         head::check_size(request.headers(), settings)?;
         let (client, trusted) =
-            client_address(request.headers(), peer.ip(), &settings.trusted_proxies);
+            client_address(request.headers(), link.peer.ip(), &settings.trusted_proxies);
         let max_body_bytes = self.obey(policy, client, &request)?;
         if let Some(response) = own::answer(self, &policy.own, &request) {
             return Ok(response);
@@ -331,10 +380,10 @@ impl Edge {
         };
         access.region(region.clone());
         let caller = Caller {
-            peer: peer.ip(),
+            peer: link.peer.ip(),
             client,
             trusted,
-            scheme: Scheme::Http,
+            scheme: link.scheme(),
             host,
             request_id: access.request_id().clone(),
             arrival: access.arrival(),

@@ -8,7 +8,6 @@ use std::task::{Context, Poll, ready};
 use bytes::{Buf as _, Bytes, BytesMut};
 use http::{HeaderMap, StatusCode};
 use tokio::io::AsyncWrite;
-use tokio::net::TcpStream;
 
 use super::access::{AccessLog, Kind};
 use super::answer::{self, Answering, Refused, X_REQUEST_ID};
@@ -24,6 +23,15 @@ pub(super) struct Substitute {
 }
 
 impl Substitute {
+    /// For a client that speaks plain HTTP to the TLS listener.
+    pub(super) fn plain_on_tls(log: &AccessLog) -> Self {
+        Self::told(&Refused::PlainOnTls, log)
+    }
+
+    pub(super) fn bytes(&self) -> &[u8] {
+        &self.rest
+    }
+
     /// For the answer that begins with `head`; writes its line and count, too.
     pub(super) fn of(head: &[u8], log: &AccessLog) -> Self {
         let refused = match head.get(STATUS) {
@@ -53,9 +61,9 @@ impl Substitute {
     }
 
     /// Ends when the system has all of it.
-    pub(super) fn poll_send(
+    pub(super) fn poll_send<S: AsyncWrite + Unpin>(
         &mut self,
-        stream: &mut TcpStream,
+        stream: &mut S,
         context: &mut Context<'_>,
     ) -> Poll<io::Result<()>> {
         while !self.rest.is_empty() {

@@ -1,4 +1,4 @@
-//! What a request must be to become a chat socket (RFC 6455, 4.2.1), and what it says of its user.
+//! What a request must be to become a chat socket (RFC 6455, 4.2.1, and RFC 8441, 5 over HTTP/2), and what it says of its user.
 //!
 //! Walk: [`upgrade`] looks at method, version and headers and gives the answer's key; [`Query::parse`] reads
 //! user and resume position from the query; [`origin_allowed`] holds the page to the configuration.
@@ -13,6 +13,7 @@ use http::header::{
 };
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, Version};
+use hyper::ext::Protocol;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
 use super::cursor::Cursor;
@@ -26,7 +27,7 @@ const MAX_EPOCH: usize = 128;
 pub enum Refusal {
     #[error("{0}")]
     UserInvalid(UserFault),
-    #[error("this is a WebSocket endpoint: connect with a WebSocket client, over HTTP/1.1")]
+    #[error("this is a WebSocket endpoint: connect with a WebSocket client")]
     UpgradeRequired,
     #[error("connect with WebSocket version 13, the only one that is spoken here")]
     VersionUnsupported,
@@ -51,9 +52,13 @@ pub enum UserFault {
     Repeated,
 }
 
-/// Whether `parts` asks for a WebSocket; gives the value of `Sec-WebSocket-Accept`.
-pub(super) fn upgrade(parts: &Parts) -> Result<HeaderValue, Refusal> {
+/// Whether `parts` asks for a WebSocket; gives the value of `Sec-WebSocket-Accept`, which HTTP/2 has not.
+pub(super) fn upgrade(parts: &Parts) -> Result<Option<HeaderValue>, Refusal> {
     let headers = &parts.headers;
+    let is_13 = || single(headers, &SEC_WEBSOCKET_VERSION).is_some_and(|version| version == b"13");
+    if is_extended_connect(parts) {
+        return if is_13() { Ok(None) } else { Err(Refusal::VersionUnsupported) };
+    }
     let asks = parts.method == Method::GET
         && parts.version == Version::HTTP_11
         && lists(headers, &UPGRADE, "websocket")
@@ -61,13 +66,21 @@ pub(super) fn upgrade(parts: &Parts) -> Result<HeaderValue, Refusal> {
     if !asks {
         return Err(Refusal::UpgradeRequired);
     }
-    if single(headers, &SEC_WEBSOCKET_VERSION).is_none_or(|version| version != b"13") {
+    if !is_13() {
         return Err(Refusal::VersionUnsupported);
     }
     let key = single(headers, &SEC_WEBSOCKET_KEY)
         .filter(|key| is_key(key))
         .ok_or(Refusal::UpgradeRequired)?;
-    HeaderValue::try_from(derive_accept_key(key)).map_err(|_never| Refusal::UpgradeRequired)
+    let accept_key = HeaderValue::try_from(derive_accept_key(key));
+    accept_key.map(Some).map_err(|_never| Refusal::UpgradeRequired)
+}
+
+/// Whether this is the handshake of a WebSocket over HTTP/2.
+fn is_extended_connect(parts: &Parts) -> bool {
+    let protocol = parts.extensions.get::<Protocol>();
+    parts.method == Method::CONNECT
+        && protocol.is_some_and(|protocol| protocol.as_str().eq_ignore_ascii_case("websocket"))
 }
 
 /// Whether a request of this origin may connect. What comes from no page names none.

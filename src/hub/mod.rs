@@ -117,13 +117,13 @@ pub struct Snapshot {
 pub struct Admission {
     place: Place,
     cursor: Cursor,
-    accept_key: HeaderValue,
+    accept_key: Option<HeaderValue>,
     path: Cow<'static, str>,
 }
 
 impl Admission {
-    /// The value of `Sec-WebSocket-Accept` (RFC 6455, 4.2.2).
-    pub fn accept_key(&self) -> HeaderValue {
+    /// The value of `Sec-WebSocket-Accept` (RFC 6455, 4.2.2); nothing over HTTP/2, which has none (RFC 8441, 5).
+    pub fn accept_key(&self) -> Option<HeaderValue> {
         self.accept_key.clone()
     }
 }

@@ -148,13 +148,15 @@ pub(super) fn prepare_request(
     has_body: bool,
 ) -> Result<Prepared, ForwardError> {
     let found = Found::look(headers);
-    let chunked = found.has(Found::CHUNKED);
-    if chunked {
+    if found.has(Found::CHUNKED) {
         check_framing(headers, version)?;
     }
     if found.has(Found::HOPS) {
         marks.hops.check(headers)?;
     }
+    // The frames of HTTP/2 need no length; the next hop does, or a coding in its place.
+    let unstated = has_body && version == Version::HTTP_2 && !headers.contains_key(CONTENT_LENGTH);
+    let chunked = found.has(Found::CHUNKED) || unstated;
     let trailers = found.has(Found::TE) && has_token(headers, &TE, "trailers");
     strip_hop(headers, found);
     if found.has(Found::TRAILER) && !(chunked && has_body) {

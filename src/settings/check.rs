@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use super::problem::{Problem, Provenance};
 use super::{
-    Balance, BusKind, HashBy, Parts, RedisMode, RegionName, RegionSettings, RuleAction, Settings,
-    failover, urls,
+    Balance, BusKind, Environment, HashBy, Parts, RedisMode, RegionName, RegionSettings,
+    RuleAction, Settings, TlsSettings, failover, urls,
 };
 
 /// A client's frame of the longest text: every character may be escaped to six bytes, and the other fields.
@@ -49,6 +49,7 @@ pub(super) fn contradictions(
     check.processes();
     check.demo();
     check.listeners(parts);
+    check.tls();
     check.own_paths();
     check.tls_backends();
     check.health();
@@ -172,6 +173,11 @@ impl Check<'_> {
         let mut listeners: Vec<(String, IpAddr, u16)> = Vec::new();
         if parts.proxy {
             listeners.push(("proxy.port".to_owned(), settings.proxy.bind, settings.proxy.port));
+        }
+        if parts.proxy
+            && let Some(port) = settings.tls.listens_on()
+        {
+            listeners.push(("tls.port".to_owned(), settings.proxy.bind, port));
         }
         for name in &parts.hubs {
             let place = settings.regions.get(name).and_then(|region| region.hub.as_ref());
@@ -470,6 +476,56 @@ impl Check<'_> {
         } else if redis.tls_cert.is_some() != redis.tls_key.is_some() {
             let message = "a certificate and its key go together; set both tls_cert and tls_key";
             self.say(&["bus.redis.tls_cert", "bus.redis.tls_key"], message.to_owned());
+        }
+    }
+}
+
+/// A development certificate where nobody develops.
+pub(super) fn dev_tls(settings: &Settings, environment: Environment) -> Option<Contradiction> {
+    let tls = &settings.tls;
+    let wrong = tls.dev && !tls.dev_in_production && environment == Environment::Production;
+    wrong.then(|| Contradiction {
+        keys: vec!["tls.dev".to_owned(), "tls.dev_in_production".to_owned()],
+        message: "a development certificate is for development; name a real one in [tls.certificates], or set \
+                  tls.dev_in_production"
+            .to_owned(),
+    })
+}
+
+impl Check<'_> {
+    /// Whether there is something to show on the TLS listener, and a listener to show it.
+    fn tls(&mut self) {
+        let tls = &self.settings.tls;
+        for (name, files) in &tls.certificates {
+            let key = format!("tls.certificates.{name}");
+            let (cert, private) = (format!("{key}.cert"), format!("{key}.key"));
+            if files.cert.is_none() || files.key.is_none() {
+                let message = "a certificate and its key go together; set both cert and key";
+                self.say(&[&cert, &private, &key], message.to_owned());
+            }
+        }
+        let names = || tls.certificates.keys().map(String::as_str);
+        if tls.port.is_some() && !tls.dev && tls.certificates.is_empty() {
+            let message = "there is no certificate to show; add one, as [tls.certificates.example], or use --tls-dev";
+            self.say(&["tls.port", "tls.certificates"], message.to_owned());
+        }
+        if tls.listens_on().is_none() && !tls.certificates.is_empty() {
+            let message = "nobody is shown these certificates; set tls.port (PROXY_TLS_PORT)";
+            self.say(&["tls.certificates", "tls.port"], message.to_owned());
+        }
+        if tls.dev && names().any(|name| name == TlsSettings::DEV_NAME) {
+            let message =
+                "the name dev is that of the development certificate; give this one another";
+            self.say(&["tls.certificates.dev.cert", "tls.dev"], message.to_owned());
+        }
+        let dev = tls.dev.then_some(TlsSettings::DEV_NAME);
+        if let Some(default) = &tls.default
+            && !names().chain(dev).any(|name| name == default)
+        {
+            let known: Vec<&str> = names().chain(dev).collect();
+            let message =
+                format!("{default:?} is not one of the certificates: {}", known.join(", "));
+            self.say(&["tls.default", "tls.certificates"], message);
         }
     }
 }

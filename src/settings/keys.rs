@@ -96,16 +96,8 @@ pub(super) const KEYS: &[Key] = &[
     key("proxy.max_tunnels", Kind::Count(1, MANY)),
     key("proxy.fail_timeout", Kind::Duration),
     key("proxy.retry_after_seconds", Kind::Count(0, 86_400)),
-    key("proxy.max_header_bytes", Kind::Count(1_024, 256 * 1_024)),
-    key("proxy.max_headers", Kind::Count(1, 1_000)),
-    key("proxy.max_connections_per_client", Kind::Count(0, MANY)),
-    key("proxy.min_rate", Kind::Count(0, MANY)),
     key("proxy.via", Kind::Via),
     key("proxy.max_hops", Kind::Count(1, 255)),
-    key("proxy.max_header_bytes", Kind::Count(1_024, 256 * 1_024)),
-    key("proxy.max_headers", Kind::Count(1, 1_000)),
-    key("proxy.max_connections_per_client", Kind::Count(0, MANY)),
-    key("proxy.min_rate", Kind::Count(0, MANY)),
     key("retry.enabled", Kind::Flag),
     key("retry.attempts", Kind::Count(1, 16)),
     key("retry.budget_percent", Kind::Count(0, 100)),
@@ -113,10 +105,6 @@ pub(super) const KEYS: &[Key] = &[
     key("retry.try_timeout", Kind::Duration),
     key("retry.statuses", Kind::ErrorStatuses),
     key("retry.hold_bytes", Kind::Count(0, 1 << 20)),
-    key("tls.backends.ca", Kind::Text),
-    key("tls.backends.cert", Kind::Text),
-    key("tls.backends.key", Kind::Text),
-    key("tls.backends.verify", Kind::Flag),
     key("backends.queue_length", Kind::Count(0, 100_000)),
     key("backends.queue_timeout", Kind::Duration),
     key("backends.slow_start", Kind::Pause),
@@ -166,6 +154,22 @@ pub(super) const KEYS: &[Key] = &[
     key("breaker.open_max", Kind::Duration),
     key("breaker.trials", Kind::Count(1, 1_000_000)),
     key("breaker.close_after", Kind::Count(1, 1_000_000)),
+    key("tls.port", Kind::Port),
+    key("tls.min_version", Kind::Choice(&["1.2", "1.3"])),
+    key("tls.http2", Kind::Flag),
+    key("tls.max_streams", Kind::Count(1, 10_000)),
+    key("tls.handshake_timeout", Kind::Duration),
+    key("tls.watch_interval", Kind::Duration),
+    key("tls.default", Kind::Text),
+    key("tls.dev", Kind::Flag),
+    key("tls.dev_in_production", Kind::Flag),
+    key("tls.dev_folder", Kind::Text),
+    key("tls.certificates.*.cert", Kind::Text),
+    key("tls.certificates.*.key", Kind::Text),
+    key("tls.backends.ca", Kind::Text),
+    key("tls.backends.cert", Kind::Text),
+    key("tls.backends.key", Kind::Text),
+    key("tls.backends.verify", Kind::Flag),
     key("hub.ping_interval", Kind::Duration),
     key("hub.pong_timeout", Kind::Duration),
     key("hub.max_text_bytes", Kind::Count(1, 1 << 26)),
@@ -298,8 +302,8 @@ mod tests {
 
     use super::*;
     use crate::settings::{
-        ApiKey, BackendSettings, HubPlace, LimitSettings, ProcessSettings, RegionName,
-        RegionSettings, RuleSettings, Settings, StaticSettings,
+        ApiKey, BackendSettings, CertificateSettings, HubPlace, LimitSettings, ProcessSettings,
+        RegionName, RegionSettings, RuleSettings, Settings, StaticSettings,
     };
 
     /// Every key of the types, `*` for a name of the operator's; JSON, because it shows what is not set.
@@ -314,6 +318,7 @@ mod tests {
         settings.regions.insert(RegionName::literal("r"), region);
         settings.mounts.insert("s".to_owned(), StaticSettings::default());
         settings.api.keys.insert("k".to_owned(), ApiKey::new("secret"));
+        settings.tls.certificates.insert("c".to_owned(), CertificateSettings::default());
         settings.limits.insert("l".to_owned(), LimitSettings::default());
         settings.rules.insert("r".to_owned(), RuleSettings::default());
         let mut keys = BTreeSet::new();

@@ -77,7 +77,7 @@ pub use self::rules::{RuleAction, RuleSettings};
 pub use self::security::{SecurityProfile, SecuritySettings};
 pub use self::shutdown::ShutdownSettings;
 pub use self::statuses::{Statuses, StatusesError};
-pub use self::tls::{TlsBackendSettings, TlsSettings};
+pub use self::tls::{CertificateSettings, TlsBackendSettings, TlsSettings, TlsVersion};
 
 /// Everything that can be configured.
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]

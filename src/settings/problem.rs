@@ -108,7 +108,7 @@ pub struct SettingsErrors(Vec<Problem>);
 
 impl SettingsErrors {
     /// The problems, without repeats, in the order in which they were found.
-    pub(super) fn new(found: Vec<Problem>) -> Self {
+    pub fn new(found: Vec<Problem>) -> Self {
         let mut problems: Vec<Problem> = Vec::with_capacity(found.len());
         for problem in found {
             if !problems.contains(&problem) {

@@ -56,6 +56,8 @@ mod handover;
 mod headers;
 /// Backends that fall ill: real nginx, stopped, spoilt and brought back.
 mod health;
+/// HTTP/2: what good clients see, what floods get, WebSockets over it.
+mod http2;
 /// Who may import whom: the table of ARCHITECTURE.md, held against every `crate::` path.
 mod import_directions;
 /// The client library in Node.
@@ -82,6 +84,8 @@ mod running;
 mod settings;
 /// Programs that the gateway starts and keeps running.
 mod supervise;
+/// TLS: handshakes, certificates, changed files.
+mod tls;
 /// Two gateways over one Redis.
 mod two_nodes;
 /// WebSocket tunnels to a backend.

@@ -1,8 +1,11 @@
 //! The built binary as a shell sees it: output, errors, exit codes.
 
+use std::path::Path;
 use std::process::{Command, Output};
 
 use tempfile::TempDir;
+
+use crate::harness::tls::Authority;
 
 /// The binary in an empty folder, with nothing in its environment.
 fn meridian(folder: &TempDir, arguments: &[&str]) -> Command {
@@ -29,6 +32,87 @@ fn check_says_every_problem_and_exits_with_two() {
     assert_eq!((code, answer.as_str()), (2, ""));
     assert!(out.contains("PROXY_PORT: proxy.port: \"x\" is not a port"), "{out}");
     assert!(out.contains("--set: workers: \"many\" is not a whole number from 0 to 1024"), "{out}");
+}
+
+/// The files of certificates are looked at before anything starts, and where somebody asks.
+#[test]
+fn certificates_are_checked() {
+    let authority = Authority::new();
+    let (a, b) = (authority.sign("a", &["a.example"]), authority.sign("b", &["b.example"]));
+    let set = |name: &str, cert: &Path, key: &Path| {
+        let key_of = |end| format!("tls.certificates.{name}.{end}");
+        [
+            "--set".to_owned(),
+            format!("{}={}", key_of("cert"), cert.display()),
+            "--set".to_owned(),
+            format!("{}={}", key_of("key"), key.display()),
+        ]
+    };
+    let missing = Path::new("/nonexistent/x.pem");
+    let (cert, key) = (a.cert.unwrap(), a.key.unwrap());
+    let good = set("a", &cert, &key);
+    let bad = [set("b", &b.cert.unwrap(), &key), set("c", missing, &key)].concat();
+    let strings = |more: &[String], first: &str| -> Vec<String> {
+        [&[first.to_owned()], &good[..], more].concat()
+    };
+    let port = [("PROXY_TLS_PORT", "0")];
+    let ask = |arguments: Vec<String>| {
+        let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+        run(&arguments, &port)
+    };
+    assert_eq!(ask(strings(&[], "check")), (0, "configuration is valid\n".into(), String::new()));
+    for command in ["check", "serve"] {
+        let (code, _, errors) = ask(strings(&bad, command));
+        assert_eq!(code, 2, "{errors}");
+        assert!(errors.contains("--set: tls.certificates.b: "), "{errors}");
+        assert!(errors.contains("a.key is not the key of the certificate in "), "{errors}");
+        assert!(
+            errors.contains("tls.certificates.c: /nonexistent/x.pem: it cannot be read"),
+            "{errors}"
+        );
+    }
+    // Who only talks to a gateway need not be able to read its keys.
+    assert_eq!(ask(strings(&bad, "print-config")).0, 0);
+}
+
+#[test]
+fn what_tls_cannot_be_is_said() {
+    for (arguments, variables, said) in [
+        (
+            &["check"][..],
+            &[("PROXY_TLS_PORT", "3443")][..],
+            "PROXY_TLS_PORT: tls.port: there is no certificate to show",
+        ),
+        (
+            &["check", "--tls-dev"],
+            &[("NODE_ENV", "production")],
+            "--set: tls.dev: a development certificate is for development",
+        ),
+        (&["check", "--tls-dev"], &[("PROXY_TLS_PORT", "3000")], "port 3000 is wanted by"),
+        (
+            &["check", "--tls-dev", "--set", "tls.default=x"],
+            &[],
+            "--set: tls.default: \"x\" is not one of the certificates: dev",
+        ),
+        (&["check"], &[("PROXY_TLS_CERT", "/x")], "set both cert and key"),
+        (
+            &["check"],
+            &[("PROXY_TLS_CERT", "/x"), ("PROXY_TLS_KEY", "/x")],
+            "nobody is shown these certificates",
+        ),
+        (
+            &["check", "--set", "tls.certificates.a b.cert=/x"],
+            &[],
+            "\"a b\" is not a certificate's name",
+        ),
+        (&["check", "--set", "tls.min_version=1.1"], &[], "is not one of 1.2, 1.3"),
+    ] {
+        let (code, _, errors) = run(arguments, variables);
+        assert_eq!(code, 2, "{said}");
+        assert!(errors.contains(said), "{said} in {errors}");
+    }
+    let forced = ["check", "--tls-dev", "--set", "tls.dev_in_production=true"];
+    assert_eq!(run(&forced, &[("NODE_ENV", "production")]).0, 0);
 }
 
 #[test]

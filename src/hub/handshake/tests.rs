@@ -26,7 +26,21 @@ fn good() -> Vec<(&'static str, &'static str)> {
 
 #[test]
 fn the_sample_of_the_rfc_gets_its_key() {
-    assert_eq!(upgrade(&request(&good())).unwrap(), "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
+    let key = upgrade(&request(&good())).unwrap();
+    assert_eq!(key.unwrap(), "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
+}
+
+#[test]
+fn over_http_2_there_is_no_key() {
+    let connect = |protocol, version| {
+        let mut parts = request(&[("sec-websocket-version", version)]);
+        (parts.method, parts.version) = (Method::CONNECT, Version::HTTP_2);
+        parts.extensions.insert(Protocol::from_static(protocol));
+        upgrade(&parts)
+    };
+    assert_eq!(connect("websocket", "13"), Ok(None));
+    assert_eq!(connect("websocket", "8"), Err(Refusal::VersionUnsupported));
+    assert_eq!(connect("other", "13"), Err(Refusal::UpgradeRequired));
 }
 
 #[test]

@@ -6,7 +6,7 @@ use super::Gathered;
 use crate::settings::keys::{self, Found};
 use crate::settings::limits::is_entry_name;
 use crate::settings::problem::Source;
-use crate::settings::{ApiSettings, ProcessSettings, RegionName};
+use crate::settings::{ApiSettings, ProcessSettings, RegionName, TlsSettings};
 
 /// One value of one source; where it is an empty table, the section itself.
 #[derive(Clone, Debug)]
@@ -133,6 +133,16 @@ fn look_up(path: &[String], source: &Source, gathered: &mut Gathered) -> Option<
         let message =
             "the name of a key is 1 to 64 characters of A-Z a-z 0-9 _ -, as in dev = \"…\"";
         gathered.problem(source, "api.keys", message.to_owned());
+        return None;
+    }
+    if let [section, certificates, name, ..] = path
+        && (section.as_str(), certificates.as_str()) == ("tls", "certificates")
+        && !TlsSettings::is_certificate_name(name)
+    {
+        let message = format!(
+            "{name:?} is not a certificate's name; write 1 to 64 characters of A-Z a-z 0-9 _ -"
+        );
+        gathered.problem(source, "tls.certificates", message);
         return None;
     }
     if let [section @ ("limits" | "rules"), name, ..] =

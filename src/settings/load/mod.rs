@@ -140,6 +140,7 @@ pub fn load(options: &LoadOptions) -> Result<Loaded, SettingsErrors> {
     hub_ports.extend(variables::gather(&options.variables, Source::Variable, &mut gathered));
     leaf::from_flags(&options.set, &mut gathered);
     gathered.leaves.extend(built_in(environment, &gathered));
+    gathered.leaves.extend(dev_folder(options));
     place_hub_ports(hub_ports, &mut gathered);
     // Stable: within one source, what came first stays first.
     gathered.leaves.sort_by_key(|leaf| leaf.source.rank());
@@ -149,7 +150,9 @@ pub fn load(options: &LoadOptions) -> Result<Loaded, SettingsErrors> {
     let (parts, part_problems) = Parts::select(&options.only, &merged.settings);
     problems.extend(part_problems);
     if !merged.incomplete {
-        for found in check::contradictions(&merged.settings, &parts, &merged.provenance) {
+        let dev = check::dev_tls(&merged.settings, environment);
+        let found = check::contradictions(&merged.settings, &parts, &merged.provenance);
+        for found in found.into_iter().chain(dev) {
             // What follows from a value already refused would only distract from it.
             if !found.keys.iter().any(|key| concerns(&merged.refused, key)) {
                 problems.push(found.into_problem(&merged.provenance));
@@ -226,6 +229,17 @@ fn built_in(environment: Environment, gathered: &Gathered) -> Vec<Leaf> {
         }
     }
     leaves
+}
+
+/// The folder of the development authority: the user's own for data, so that what a browser was told to trust is
+/// found again from wherever the gateway is started.
+fn dev_folder(options: &LoadOptions) -> Option<Leaf> {
+    let named = |name: &str| options.variables.get(name).filter(|text| !text.is_empty());
+    let data = named("XDG_DATA_HOME").map(PathBuf::from);
+    let folder = data.or_else(|| Some(PathBuf::from(named("HOME")?).join(".local/share")))?;
+    let folder = folder.join("meridian").to_str()?.to_owned();
+    let path = ["tls", "dev_folder"];
+    Some(Leaf::built_in(&path, toml::Value::String(folder), Source::BuiltIn))
 }
 
 /// Gives each `WS_SERVER_<REGION>_PORT` its region, now that all regions are known.

@@ -6,6 +6,8 @@ pub(crate) mod browser;
 pub(crate) mod chat;
 pub(crate) mod gateway;
 pub(crate) mod gateway_process;
+/// HTTP/2, frame by frame.
+pub(crate) mod h2;
 pub(crate) mod http;
 pub(crate) mod ledger;
 /// A real nginx, as a backend.
@@ -21,6 +23,8 @@ pub(crate) mod report;
 pub(crate) mod supervised;
 /// The built binary, talked to over pipes.
 pub(crate) mod talk;
+/// TLS as a client, and programs that speak it.
+pub(crate) mod tls;
 
 use std::future::Future;
 use std::time::Duration;

@@ -1,0 +1,274 @@
+//! The streams of one HTTP/2 connection: which are open, which stand still, and who owns their tasks.
+//!
+//! hyper runs each stream in a task of its own and hands it to [`Owner`] right after the service was called for it, on the
+//! same thread; so the stream that was begun last is that task's. The watchdog of the connection looks at all streams at
+//! once, instead of a timer for each, and ends one whose reader takes nothing: the others go on.
+//!
+//! All of a connection runs on one thread; the atomics and locks are there for `Send`, and nobody waits for them.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+
+use tokio::sync::Notify;
+use tokio::task::AbortHandle;
+use tokio_util::task::TaskTracker;
+
+use crate::proxy::Arrival;
+use crate::shutdown::InFlight;
+
+/// Requests that a client may give up before their answer, in a row; each that it waits for makes good for one. A page that
+/// is left gives up what it was loading, tens at a time; whoever gives up hundreds wants the work and not the answer
+/// (CVE-2023-44487).
+const MAX_ABANDONED: u32 = 128;
+
+/// What the connection, its streams and its watchdog share.
+#[derive(Debug, Default)]
+pub(super) struct Streams {
+    tasks: TaskTracker,
+    open: Mutex<HashMap<u64, Arc<Stream>>>,
+    /// Begun, and not yet with its task.
+    newest: Mutex<Option<Arc<Stream>>>,
+    begun: AtomicU64,
+    abandoned: AtomicU32,
+    flooded: Notify,
+    /// Bytes that went out, and whether the last write did not go through.
+    written: AtomicU64,
+    write_blocked: AtomicBool,
+    /// Blocks of header fields that have begun to come, and those that have come whole.
+    heads_begun: AtomicU64,
+    heads_whole: AtomicU64,
+    has_read: AtomicBool,
+    has_unsent: AtomicBool,
+    /// The count of an answer that the system has not: a drain waits for it. One is enough, whoever's.
+    unsent: Mutex<Option<InFlight>>,
+}
+
+/// One stream.
+#[derive(Debug, Default)]
+struct Stream {
+    id: u64,
+    arrival: Arc<Arrival>,
+    /// There is something for the client, which takes nothing.
+    waits: AtomicBool,
+    /// How often more was asked for on the client's behalf.
+    asked: AtomicU32,
+    /// For the watchdog: `asked` when it last looked, and for how many looks it has been the same.
+    seen: AtomicU32,
+    looks: AtomicU32,
+    task: OnceLock<AbortHandle>,
+}
+
+/// A stream for its exchange.
+#[derive(Debug)]
+pub(in crate::edge) struct StreamWire {
+    streams: Arc<Streams>,
+    stream: Arc<Stream>,
+}
+
+/// What the watchdog compares with its last look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Sample {
+    begun: u64,
+    /// Streams that are being answered, and those that have left HTTP.
+    pub(super) open: usize,
+    written: u64,
+    pub(super) write_blocked: bool,
+    pub(super) has_read: bool,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Streams {
+    /// A request has come.
+    pub(super) fn begin(self: &Arc<Self>) -> StreamWire {
+        let id = self.begun.fetch_add(1, Ordering::Relaxed);
+        let stream = Arc::new(Stream { id, ..Stream::default() });
+        lock(&self.open).insert(id, Arc::clone(&stream));
+        *lock(&self.newest) = Some(Arc::clone(&stream));
+        StreamWire { streams: Arc::clone(self), stream }
+    }
+
+    pub(super) fn sample(&self) -> Sample {
+        let open = self.tasks.len();
+        // What goes out without a stream answers pings, which keep nothing open.
+        let written = if open > 0 { self.written.load(Ordering::Relaxed) } else { 0 };
+        Sample {
+            begun: self.begun.load(Ordering::Relaxed),
+            open,
+            written,
+            write_blocked: self.write_blocked.load(Ordering::Relaxed),
+            has_read: self.has_read.load(Ordering::Relaxed),
+        }
+    }
+
+    /// Which block of header fields is coming, where one is.
+    pub(super) fn head(&self) -> Option<u64> {
+        let begun = self.heads_begun.load(Ordering::Relaxed);
+        (begun > self.heads_whole.load(Ordering::Relaxed)).then_some(begun)
+    }
+
+    pub(super) fn head_begins(&self) {
+        self.heads_begun.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn head_is_whole(&self) {
+        self.heads_whole.store(self.heads_begun.load(Ordering::Relaxed), Ordering::Relaxed);
+    }
+
+    pub(super) fn has_read(&self) {
+        self.has_read.store(true, Ordering::Relaxed);
+    }
+
+    pub(super) fn has_written(&self, bytes: usize) {
+        self.written.fetch_add(bytes as u64, Ordering::Relaxed);
+        self.write_blocked.store(false, Ordering::Relaxed);
+    }
+
+    pub(super) fn cannot_write(&self) {
+        self.write_blocked.store(true, Ordering::Relaxed);
+    }
+
+    /// The system has everything.
+    pub(super) fn all_sent(&self) {
+        if self.has_unsent.swap(false, Ordering::Relaxed) {
+            lock(&self.unsent).take();
+        }
+    }
+
+    /// Ends the streams whose readers have taken nothing for `looks` looks.
+    pub(super) fn end_stalled(&self, looks: u32) {
+        for stream in lock(&self.open).values() {
+            let asked = stream.asked.load(Ordering::Relaxed);
+            let same = stream.seen.swap(asked, Ordering::Relaxed) == asked;
+            if !same || !stream.waits.load(Ordering::Relaxed) {
+                stream.looks.store(0, Ordering::Relaxed);
+            } else if stream.looks.fetch_add(1, Ordering::Relaxed) >= looks
+                && let Some(task) = stream.task.get()
+            {
+                task.abort();
+            }
+        }
+    }
+
+    /// Ends when the client has given up too many requests.
+    pub(super) async fn flooded(&self) {
+        self.flooded.notified().await;
+    }
+
+    /// Ends when every task has; those of a connection that is gone do at once.
+    pub(super) async fn closed(&self) {
+        self.tasks.close();
+        self.tasks.wait().await;
+    }
+
+    fn count(&self, abandoned: bool) {
+        let before = self.abandoned.load(Ordering::Relaxed);
+        let now = if abandoned { before.saturating_add(1) } else { before.saturating_sub(1) };
+        self.abandoned.store(now, Ordering::Relaxed);
+        if now > MAX_ABANDONED {
+            self.flooded.notify_one();
+        }
+    }
+}
+
+impl StreamWire {
+    pub(in crate::edge) fn arrival(&self) -> Arc<Arrival> {
+        Arc::clone(&self.stream.arrival)
+    }
+
+    pub(in crate::edge) fn begin(&self, with_body: bool) {
+        self.stream.arrival.begin(with_body);
+    }
+
+    /// Something is ready for the client.
+    pub(in crate::edge) fn offers(&self) {
+        self.stream.waits.store(true, Ordering::Relaxed);
+    }
+
+    /// The client has room for more.
+    pub(in crate::edge) fn asks(&self) {
+        self.stream.waits.store(false, Ordering::Relaxed);
+        self.stream.asked.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// The exchange is over; `abandoned`, the client went before there was an answer.
+    pub(in crate::edge) fn finish(&self, flight: InFlight, abandoned: bool) {
+        lock(&self.streams.open).remove(&self.stream.id);
+        *lock(&self.streams.unsent) = Some(flight);
+        self.streams.has_unsent.store(true, Ordering::Relaxed);
+        self.streams.count(abandoned);
+    }
+}
+
+/// Owner of the tasks that hyper begins for a connection.
+#[derive(Clone, Debug)]
+pub(super) struct Owner(pub(super) Arc<Streams>);
+
+impl<F> hyper::rt::Executor<F> for Owner
+where
+    F: Future<Output = ()> + Send + 'static,
+{
+    fn execute(&self, task: F) {
+        let task = self.0.tasks.spawn(task);
+        // A task that carries an upgraded stream comes when no stream is new.
+        if let Some(stream) = lock(&self.0.newest).take() {
+            stream.task.get_or_init(|| task.abort_handle());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt as _;
+    use hyper::rt::Executor as _;
+
+    use super::*;
+    use crate::shutdown::Drain;
+
+    #[tokio::test]
+    async fn a_reader_that_takes_nothing_loses_its_stream_and_no_other() {
+        let streams = Arc::new(Streams::default());
+        let (slow, quick) = (streams.begin(), {
+            Owner(Arc::clone(&streams)).execute(std::future::pending());
+            streams.begin()
+        });
+        Owner(Arc::clone(&streams)).execute(std::future::pending());
+        slow.offers();
+        for _ in 0..4 {
+            quick.offers();
+            streams.end_stalled(2);
+            quick.asks();
+        }
+        while streams.sample().open > 1 {
+            tokio::task::yield_now().await;
+        }
+        assert!(slow.stream.task.get().unwrap().is_finished());
+        assert!(!quick.stream.task.get().unwrap().is_finished());
+    }
+
+    #[tokio::test]
+    async fn who_gives_up_too_much_is_found_out() {
+        let (streams, drain) = (Arc::new(Streams::default()), Drain::new());
+        let finish = |abandoned| streams.begin().finish(drain.in_flight(), abandoned);
+        for _ in 0..1_000 {
+            finish(true);
+            finish(false);
+        }
+        assert!(streams.flooded().now_or_never().is_none(), "as many are waited for");
+        (0..=MAX_ABANDONED).for_each(|_| finish(true));
+        assert!(streams.flooded().now_or_never().is_some());
+    }
+
+    #[test]
+    fn a_drain_waits_until_the_system_has_the_answer() {
+        let (streams, drain) = (Arc::new(Streams::default()), Drain::new());
+        streams.begin().finish(drain.in_flight(), false);
+        assert_eq!(drain.flights(), 1);
+        streams.all_sent();
+        assert_eq!(drain.flights(), 0);
+        assert!(lock(&streams.open).is_empty());
+    }
+}

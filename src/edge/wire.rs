@@ -1,0 +1,76 @@
+//! What an exchange came on: a connection of HTTP/1.1, which it has for itself meanwhile, or a stream of HTTP/2.
+
+use std::sync::Arc;
+
+use super::client_io::{ConnectionState, Phase};
+use super::h2::StreamWire;
+use crate::proxy::Arrival;
+use crate::shutdown::InFlight;
+
+/// Told by the exchange how it is going; the watchdogs look at it.
+#[derive(Debug)]
+pub(super) enum Wire {
+    Http1(Arc<ConnectionState>),
+    Http2(StreamWire),
+}
+
+impl Wire {
+    /// A request begins to be answered; `with_body` says whether more of it is to come.
+    pub(super) fn begin(&self, with_body: bool) {
+        match self {
+            Self::Http1(connection) => connection.begin(with_body),
+            Self::Http2(stream) => stream.begin(with_body),
+        }
+    }
+
+    /// Whether the target had a fragment; asked once. HTTP/2 has none in its pseudo-fields, and its codec refuses one.
+    pub(super) fn take_fragment(&self) -> bool {
+        match self {
+            Self::Http1(connection) => connection.take_fragment(),
+            Self::Http2(_) => false,
+        }
+    }
+
+    /// For the proxy, which tells of the body.
+    pub(super) fn arrival(&self) -> Arc<Arrival> {
+        match self {
+            Self::Http1(connection) => connection.arrival(),
+            Self::Http2(stream) => stream.arrival(),
+        }
+    }
+
+    /// A part of the answer is ready. A connection of HTTP/1.1 is watched where it is written.
+    pub(super) fn offers(&self) {
+        if let Self::Http2(stream) = self {
+            stream.offers();
+        }
+    }
+
+    /// The next part is wanted.
+    pub(super) fn asks(&self) {
+        if let Self::Http2(stream) = self {
+            stream.asks();
+        }
+    }
+
+    /// The exchange is over for its handler; `flight` counts on until the last byte is with the system. `abandoned`: the
+    /// client went before there was an answer.
+    pub(super) fn finish(&self, flight: InFlight, abandoned: bool) {
+        match self {
+            Self::Http1(connection) => connection.finish(flight),
+            Self::Http2(stream) => stream.finish(flight, abandoned),
+        }
+    }
+
+    /// It has left HTTP.
+    pub(super) fn upgraded(&self) {
+        if let Self::Http1(connection) = self {
+            connection.enter(Phase::Upgraded);
+        }
+    }
+
+    /// Whether fields of the connection have a place in the answer.
+    pub(super) fn has_connection_fields(&self) -> bool {
+        matches!(self, Self::Http1(_))
+    }
+}
