@@ -12,6 +12,7 @@
 mod actions;
 mod guard;
 mod page;
+mod processes;
 mod reload;
 mod status;
 
@@ -42,6 +43,7 @@ use crate::observability::{Health, Readiness, Registry, encode};
 use crate::proxy::Shared;
 use crate::settings::AdminSettings;
 use crate::shutdown::Drain;
+use crate::supervise::Supervisor;
 
 /// What the listener tells, and acts on.
 #[derive(Debug)]
@@ -55,6 +57,7 @@ pub struct Admin {
     pub bus: Bus,
     pub drain: Drain,
     pub reloads: Reloads,
+    pub supervisor: Supervisor,
     /// What other parts have to say, each under its name.
     pub sections: Vec<Section>,
 }
@@ -122,6 +125,10 @@ fn router(admin: Arc<Admin>, gate: &Arc<Gate>) -> Router {
         .route("/backends/{region}/{backend}/drain", post(actions::drain))
         .route("/backends/{region}/{backend}/resume", post(actions::resume))
         .route("/backends/{region}/{backend}/weight", post(actions::weight))
+        .route("/processes/{region}/{process}/restart", post(processes::restart))
+        .route("/processes/{region}/{process}/stop", post(processes::stop))
+        .route("/processes/{region}/{process}/start", post(processes::start))
+        .route("/processes/{region}/{process}/scale", post(processes::scale))
         .route_layer(guarded(|gate, request| gate.action(request.headers())));
     Router::new()
         .route(

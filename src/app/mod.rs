@@ -37,7 +37,7 @@ use self::reload::{Reloader, Targets};
 pub use self::signals::StopRequests;
 use self::tasks::Tasks;
 use self::worker::Worker;
-use crate::admin::{self, Admin, ReloadWork, Reloads};
+use crate::admin::{self, Admin, ReloadWork, Reloads, Section};
 use crate::api::Api;
 use crate::bus::{Bus, BusState};
 use crate::demo;
@@ -74,7 +74,6 @@ pub struct App {
     admin: (std::net::TcpListener, Admin),
     demos: Vec<(demo::Sample, RegionName, std::net::TcpListener)>,
     readiness: Readiness,
-    supervisor: Supervisor,
     supervision: Supervision,
     drain: Drain,
     grace: watch::Sender<Duration>,
@@ -86,6 +85,8 @@ pub struct App {
 #[derive(Debug)]
 struct Reloading {
     proxy: Arc<Shared>,
+    supervisor: Supervisor,
+    tls: Option<Arc<Tls>>,
     demos: Vec<(RegionName, String)>,
     work: ReloadWork,
     source: Option<Source>,
@@ -189,13 +190,7 @@ impl App {
         let hosted: Vec<_> = listeners.hubs.iter().map(|(name, _)| name.clone()).collect();
         let hub = Hub::new(&settings.hub, &hosted, bus.clone(), drain.clone(), &mut registry);
         let api = settings.api.enabled.then(|| Api::new(&settings, bus.clone(), &mut registry));
-        let shared = Shared::new(
-            &settings,
-            &settings.regions,
-            settings.default_region.as_ref(),
-            drain.clone(),
-            &mut registry,
-        )?;
+        let shared = build_proxy(&settings, &drain, &mut registry)?;
         let tls =
             listeners.tls.as_ref().map(|_| Tls::new(&settings.tls, &mut registry)).transpose()?;
         let common = Common::new(CommonParts {
@@ -222,7 +217,8 @@ impl App {
             bus: bus.clone(),
             drain: drain.clone(),
             reloads,
-            sections: Vec::new(),
+            supervisor: supervisor.clone(),
+            sections: sections(&supervisor, tls.as_ref()),
         };
         let mut workers = build_workers(&mut listeners, workers, (&common, &shared), tls.as_ref());
         if let (Some(api), Some(bound)) = (api, listeners.api.take()) {
@@ -236,15 +232,14 @@ impl App {
             hub,
             watched: parts.proxy.then(|| Arc::clone(&shared)),
             bus,
-            tls,
+            tls: tls.clone(),
             admin: (listeners.admin, admin),
             demos: listeners.demos,
             readiness,
-            supervisor,
             supervision,
             drain,
             grace: watch::Sender::new(settings.shutdown.grace),
-            reloading: Reloading { proxy: shared, demos, work, source: None },
+            reloading: Reloading { proxy: shared, supervisor, tls, demos, work, source: None },
             notifier: Notifier::default(),
         })
     }
@@ -269,7 +264,7 @@ impl App {
         let (drain, readiness, common) =
             (self.drain.clone(), self.readiness.clone(), Arc::clone(&self.common));
         let (grace, notifier) = (self.grace.subscribe(), self.notifier.clone());
-        let supervisor = self.supervisor.clone();
+        let supervisor = self.reloading.supervisor.clone();
         self.start(&mut tasks, &stop, &bus_stop)?;
         notifier.ready();
         let failed = tokio::select! {
@@ -428,12 +423,35 @@ impl Reloading {
     ) -> Result<(), AppError> {
         let Some(Source { options, loaded, verbosity }) = self.source else { return Ok(()) };
         let (common, demos) = (Arc::clone(common), self.demos);
-        let targets = Targets { proxy: self.proxy, common, verbosity, demos, grace };
+        let (proxy, supervisor, tls) = (self.proxy, self.supervisor, self.tls);
+        let targets = Targets { proxy, supervisor, tls, common, verbosity, demos, grace };
         let notifier = notifier.clone();
         let reloader = Reloader { options, running: loaded, targets, work: self.work, notifier };
         tasks.spawn("reloading", reloader.run(reload::hangups()?, stop.clone()));
         Ok(())
     }
+}
+
+/// What other parts have to say in the status: of the supervised processes, and of the certificates.
+fn sections(supervisor: &Supervisor, tls: Option<&Arc<Tls>>) -> Vec<Section> {
+    let supervisor = supervisor.clone();
+    let processes: Arc<dyn Fn() -> serde_json::Value + Send + Sync> =
+        Arc::new(move || serde_json::json!(supervisor.snapshot()));
+    let mut sections = vec![Section { name: "processes", tell: processes }];
+    if let Some(tls) = tls.map(Arc::clone) {
+        let tell = Arc::new(move || serde_json::json!(tls.snapshot()));
+        sections.push(Section { name: "certificates", tell });
+    }
+    sections
+}
+
+fn build_proxy(
+    settings: &Settings,
+    drain: &Drain,
+    registry: &mut Registry,
+) -> Result<Arc<Shared>, AppError> {
+    let (regions, default) = (&settings.regions, settings.default_region.as_ref());
+    Ok(Shared::new(settings, regions, default, drain.clone(), registry)?)
 }
 
 fn build_bus(settings: &BusSettings, registry: &mut Registry) -> Result<Bus, AppError> {

@@ -16,15 +16,19 @@ use tokio_util::sync::CancellationToken;
 use super::error::AppError;
 use super::notify::Notifier;
 use crate::admin::{ReloadAsk, ReloadProblem, ReloadReport, ReloadResult, ReloadWork};
-use crate::edge::Common;
+use crate::edge::{self, Common, Tls};
 use crate::observability::Verbosity;
 use crate::proxy::Shared;
 use crate::settings::{self, LoadOptions, Loaded, RegionName, Settings};
+use crate::supervise::Supervisor;
 
 /// What a reload reaches.
 #[derive(Debug)]
 pub(super) struct Targets {
     pub(super) proxy: Arc<Shared>,
+    pub(super) supervisor: Supervisor,
+    /// Where the proxy listens for it.
+    pub(super) tls: Option<Arc<Tls>>,
     pub(super) common: Arc<Common>,
     /// Where this process's log was set up by it.
     pub(super) verbosity: Option<Verbosity>,
@@ -132,6 +136,7 @@ impl Reloader {
         let step = settings::step(&self.running, &wanted).map_err(|errors| problems(&errors))?;
         // Also where no key changed: a file that a key names may have.
         self.targets.apply(&step.effective.settings)?;
+        self.targets.supervisor.apply(&step.effective.settings).await;
         Ok(step)
     }
 }
@@ -145,9 +150,19 @@ impl Targets {
         }
         let policy =
             self.common.edition(&settings).map_err(|error| vec![of_a_part("static", &error)])?;
+        if self.tls.is_some() {
+            // Looked at before anything is replaced, though the files may change once more until then.
+            let wrong = edge::check_tls(&settings.tls);
+            if !wrong.is_empty() {
+                return Err(wrong.iter().map(|error| of_a_part("tls", error)).collect());
+            }
+        }
         self.proxy
             .replace(&settings, &settings.regions, settings.default_region.as_ref())
             .map_err(|error| vec![of_a_part("regions", &error)])?;
+        if let Some(tls) = &self.tls {
+            tls.replace(&settings.tls).map_err(|error| vec![of_a_part("tls", &error)])?;
+        }
         self.common.replace_policy(policy);
         self.grace.send_replace(settings.shutdown.grace);
         if let Some(verbosity) = &self.verbosity {

@@ -53,7 +53,7 @@ use self::metrics::EdgeMetrics;
 pub use self::policy::Policy;
 use self::slow::Places;
 use self::tls::Shown;
-pub use self::tls::{Tls, TlsError, check as check_tls};
+pub use self::tls::{CertificateSnapshot, Tls, TlsError, check as check_tls};
 use self::wire::Wire;
 use crate::api::{self, Api};
 use crate::files::{Mount, MountError};

@@ -36,6 +36,8 @@ const LIVE: &[&str] = &[
     "shutdown",
     "static",
     "tls.backends",
+    "tls.certificates",
+    "tls.default",
 ];
 
 /// What of it is not: listeners and the room behind them, and what is built once for all of them.
@@ -106,12 +108,12 @@ fn mix(running: &Loaded, wanted: &Loaded, fixed: &[String]) -> Result<Loaded, Se
         return Err(SettingsErrors::new(problems));
     }
     let mut mixed = Loaded {
+        warnings: wanted.warnings.clone(),
         settings,
         parts: running.parts.clone(),
         environment: wanted.environment,
         provenance,
         said: Said(said),
-        warnings: Vec::new(),
     };
     join_demo(&mut mixed);
     Ok(mixed)

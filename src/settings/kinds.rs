@@ -444,7 +444,7 @@ mod tests {
     fn factors_statuses_and_names_have_bounds() {
         for (kind, good, bad) in [
             (Kind::Factor, vec!["1", "1.0", "1.4", "100"], vec!["0", "0.9", "101", "nan"]),
-            (Kind::Statuses, vec!["[]", "[502, 503]"], vec!["[200]", "[600]"]),
+            (Kind::ErrorStatuses, vec!["[]", "[502, 503]"], vec!["[200]", "[600]"]),
             (Kind::Via, vec!["\"\"", "\"edge-1.eu\""], vec!["\"a b\"", "\"a,b\"", "\"ü\""]),
         ] {
             let refused = |text: &str| {

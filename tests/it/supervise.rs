@@ -39,7 +39,7 @@ async fn a_killed_instance_costs_what_was_in_flight_and_is_back() {
     gateway.has_up(2).await;
     let (good, bad) = load.finish().await;
     assert!(good > 0 && bad.len() <= CLIENTS, "{good} good, {}: {bad:?}", bad.len());
-    let after: BTreeSet<_> = [gateway.pid("/").await, gateway.pid("/").await].into();
+    let after = gateway.pids(2).await;
     assert!(!after.contains(&killed) && after.len() == 2, "{after:?} after {killed}");
     let restarts =
         "meridian_process_restarts_total{region=\"1\",process=\"web\",cause=\"crash\"} 1";
@@ -183,4 +183,73 @@ async fn ports_are_those_that_were_asked_for() {
         Supervised::start(&format!("command = \"node server.js\"\nport_base = {free}")).await;
     gateway.has_up(1).await;
     assert!(gateway.log().contains(&format!("port={free}")), "{}", gateway.log());
+}
+
+async fn act(gateway: &Supervised, action: &str) -> crate::harness::http::Answer {
+    let request = format!(
+        "POST /processes/1/web/{action} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n"
+    );
+    crate::harness::http::exchange(gateway.admin, &request).await
+}
+
+#[tokio::test]
+async fn a_rolling_restart_under_load_fails_no_request() {
+    let gateway = Supervised::start(TWO_NODES).await;
+    gateway.has_up(2).await;
+    let before = gateway.pids(2).await;
+    let load = gateway.load(8);
+    let answer = act(&gateway, "restart").await;
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    let (good, bad) = load.finish().await;
+    assert!(good > 0 && bad.is_empty(), "{good} good, but {bad:?}");
+    let after = gateway.pids(2).await;
+    assert!(after.len() == 2 && after.is_disjoint(&before), "{after:?} after {before:?}");
+    let seen = answer.json();
+    let states: Vec<_> =
+        seen["instances"].as_array().unwrap().iter().map(|one| &one["state"]).collect();
+    assert_eq!(states, ["ready", "ready"]);
+}
+
+#[tokio::test]
+async fn an_operator_stops_starts_and_scales() {
+    let gateway = Supervised::start(TWO_NODES).await;
+    gateway.has_up(2).await;
+    assert_eq!(act(&gateway, "scale?count=3").await.status, 200);
+    gateway.has_up(3).await;
+    assert_eq!(act(&gateway, "stop").await.status, 200);
+    gateway.has_up(0).await;
+    assert_eq!(get(gateway.proxy, "/", "").await.status, 503);
+    assert_eq!(act(&gateway, "start").await.status, 200);
+    gateway.has_up(3).await;
+    assert_eq!(act(&gateway, "scale?count=1").await.status, 200);
+    gateway.has_up(1).await;
+    assert_eq!(act(&gateway, "scale?count=61").await.code(), "count_invalid");
+    assert_eq!(act(&gateway, "scale?count=x").await.code(), "count_invalid");
+}
+
+#[tokio::test]
+async fn a_reload_replaces_what_it_changes_and_keeps_what_works() {
+    let gateway = Supervised::start(TWO_NODES).await;
+    gateway.has_up(2).await;
+    let first = gateway.pids(2).await;
+    // What asks for no start touches nobody.
+    gateway.reload(&format!("{TWO_NODES}\nmax_memory = 900_000_000")).await;
+    let same = gateway.pids(2).await;
+    assert_eq!(same, first);
+    let load = gateway.load(4);
+    gateway.reload(&TWO_NODES.replace("OWN=yes", "OWN=other")).await;
+    eventually("the new environment everywhere", async || {
+        let old = gateway.below().into_iter().any(|(pid, _)| first.contains(&pid));
+        !old && gateway.pids(2).await.is_disjoint(&first)
+    })
+    .await;
+    assert_eq!(get(gateway.proxy, "/", "").await.json()["own"], "other");
+    // One that does not start takes nobody's place.
+    let kept = gateway.pids(2).await;
+    gateway.reload(&TWO_NODES.replace("server.js", "no-such-file.js")).await;
+    gateway.says("its replacement could not be started: it stays").await;
+    let (good, bad) = load.finish().await;
+    assert!(good > 0 && bad.is_empty(), "{good} good, but {bad:?}");
+    let still = gateway.pids(2).await;
+    assert_eq!(still, kept);
 }

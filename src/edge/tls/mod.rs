@@ -19,7 +19,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, UNIX_EPOCH};
 
 use http::HeaderValue;
 use rustls::ServerConfig;
@@ -118,6 +118,17 @@ impl fmt::Debug for Tls {
     }
 }
 
+/// A certificate, for a status page.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct CertificateSnapshot {
+    pub name: String,
+    pub hosts: Vec<String>,
+    /// RFC 3339.
+    pub not_after: String,
+    pub is_default: bool,
+}
+
 /// A connection whose handshake is over.
 pub(super) struct Accepted {
     pub(super) stream: TlsStream<TcpStream>,
@@ -190,6 +201,23 @@ impl Tls {
     pub fn replace(&self, settings: &TlsSettings) -> Result<(), TlsError> {
         self.certificates.replace(table(settings)?);
         Ok(())
+    }
+
+    /// The certificates in use, for a status page.
+    pub fn snapshot(&self) -> Vec<CertificateSnapshot> {
+        let table = self.certificates.table();
+        let told = |pair: &Arc<Pair>| {
+            let addresses = pair.facts.addresses.iter().map(ToString::to_string);
+            let seconds = u64::try_from(pair.facts.not_after).unwrap_or_default();
+            let ends = UNIX_EPOCH.checked_add(Duration::from_secs(seconds)).unwrap_or(UNIX_EPOCH);
+            CertificateSnapshot {
+                name: pair.place.name.to_string(),
+                hosts: pair.facts.names.iter().cloned().chain(addresses).collect(),
+                not_after: humantime::format_rfc3339_seconds(ends).to_string(),
+                is_default: *pair.place.name == *table.default_name(),
+            }
+        };
+        table.pairs().iter().map(told).collect()
     }
 
     /// The file with the development authority, for whom it should be told.

@@ -1,5 +1,6 @@
 //! The built binary with programs that it supervises: what it says, what runs below it, and a load on it.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::net::SocketAddr;
 use std::process::Stdio;
@@ -12,7 +13,7 @@ use tokio::net::TcpStream;
 use tokio::process::{Child, Command};
 use tokio::task::JoinSet;
 
-use super::http::get;
+use super::http::{exchange, get};
 use super::{eventually, within};
 
 /// Answers with its process id and instance; ends well when told to. `/slow` takes a while, `/grow` takes memory.
@@ -65,11 +66,7 @@ impl Supervised {
         let folder = tempfile::tempdir().unwrap();
         let path = |name: &str| folder.path().join(name);
         std::fs::create_dir(path("config")).unwrap();
-        let configuration = format!(
-            "default_region = \"1\"\n[proxy]\nbind = \"127.0.0.1\"\nport = 0\n[admin]\nport = 0\n\
-             [api]\nenabled = false\n[log]\naccess = false\n[regions.1.processes.web]\n{toml}\n"
-        );
-        std::fs::write(path("config/default.toml"), configuration).unwrap();
+        configure(&folder, toml);
         std::fs::write(path("server.js"), NODE).unwrap();
         std::fs::write(path("server.py"), PYTHON).unwrap();
         let marker = format!("SUPERVISED={:032x}", fastrand::u128(..));
@@ -93,6 +90,14 @@ impl Supervised {
         started.proxy = started.address("the proxy listens").await;
         started.admin = started.address("the admin listener listens").await;
         started
+    }
+
+    /// Writes another body of the process's section, and has it read.
+    pub(crate) async fn reload(&self, toml: &str) {
+        configure(&self.folder, toml);
+        let request = "POST /reload HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n";
+        let answer = exchange(self.admin, request).await;
+        assert_eq!(answer.status, 200, "{}", answer.text());
     }
 
     async fn address(&self, line: &str) -> SocketAddr {
@@ -132,6 +137,18 @@ impl Supervised {
         let answer = get(self.proxy, path, "").await;
         assert_eq!(answer.status, 200, "{}", answer.text());
         answer.json()["pid"].as_i64().unwrap()
+    }
+
+    /// The processes that answer `GET /`, once so many have.
+    pub(crate) async fn pids(&self, count: usize) -> BTreeSet<i64> {
+        let mut pids = BTreeSet::new();
+        within("an answer of each instance", async {
+            while pids.len() < count {
+                pids.insert(self.pid("/").await);
+            }
+        })
+        .await;
+        pids
     }
 
     /// What runs with this gateway's mark in its environment, without itself: ids and command lines.
@@ -180,6 +197,14 @@ impl Supervised {
         }
         Load { stop, tasks }
     }
+}
+
+fn configure(folder: &TempDir, toml: &str) {
+    let configuration = format!(
+        "default_region = \"1\"\n[proxy]\nbind = \"127.0.0.1\"\nport = 0\n[admin]\nport = 0\n\
+         [api]\nenabled = false\n[log]\naccess = false\n[regions.1.processes.web]\n{toml}\n"
+    );
+    std::fs::write(folder.path().join("config/default.toml"), configuration).unwrap();
 }
 
 /// Requests that go on until [`Load::finish`].
