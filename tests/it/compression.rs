@@ -76,7 +76,7 @@ async fn a_profile_is_on_every_answer_and_leaves_the_backends_word() {
     let gateway = Gateway::start(|settings| {
         add_backend(settings, "1", backend.address);
         settings.security.profile = meridian::settings::SecurityProfile::Web;
-        settings.security.hsts = Some(std::time::Duration::from_secs(60));
+        settings.security.hsts = Some(std::time::Duration::from_mins(1));
     })
     .await;
     for request in

@@ -31,11 +31,13 @@ async fn serving(folder: &Path, spa: bool) -> (Gateway, Backend) {
     let backend = Backend::saying("backend").await;
     let gateway = Gateway::start(|settings| {
         add_backend(settings, "1", backend.address);
-        let mut mount = meridian::settings::StaticSettings::default();
-        mount.path = "/assets/".to_owned();
-        mount.folder = folder.to_owned();
-        mount.spa = spa;
-        mount.cache_control = "max-age=60".to_owned();
+        let mount = meridian::settings::StaticSettings {
+            path: "/assets/".to_owned(),
+            folder: folder.to_owned(),
+            spa,
+            cache_control: "max-age=60".to_owned(),
+            ..Default::default()
+        };
         settings.mounts.insert("assets".to_owned(), mount);
     })
     .await;

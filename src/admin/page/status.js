@@ -130,14 +130,22 @@ function more(status) {
   at("more").replaceChildren(...made);
 }
 
-function confirmed(question) {
+let answered = Promise.resolve();
+
+// One question at a time: a dialog tells of its end a moment after it, and that word must not be taken for the next
+// question's answer.
+async function confirmed(question) {
+  await answered;
   const dialog = at("confirm");
   at("question").textContent = question;
   dialog.returnValue = "no";
   dialog.showModal();
-  return new Promise((done) => {
+  answered = new Promise((done) => {
     dialog.addEventListener("close", () => done(dialog.returnValue === "yes"), { once: true });
   });
+  const answer = await answered;
+  at("question").textContent = "";
+  return answer;
 }
 
 async function act(name, backend, verb) {
