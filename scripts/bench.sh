@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Side by side with nginx, HAProxy and Nchan, on loopback, each server on one core.
-#   scripts/bench.sh http     requests a second, small and large answers: meridian, nginx, HAProxy
+#   scripts/bench.sh http     requests a second, small and large answers: meridian, nginx, HAProxy; and meridian and nginx with
+#                             health checks, retries, limits, security headers and an access log (`configured`, `nginx_configured`)
 #   scripts/bench.sh chat     messages a processor second over one Redis: meridian, nginx with Nchan
 #   scripts/bench.sh idle     resident bytes an idle WebSocket: meridian, nginx with Nchan
 #   scripts/bench.sh cost     what a message, a user and an idle hub cost Redis, against plain PUBLISH
@@ -91,7 +92,7 @@ ratio() { paste -d ' ' <(awk -v c="$3" '{ print $c }' "$1") <(awk -v c="$3" '{ p
 value() { sed -n "s/.*\b$1=\([^ ]*\).*/\1/p" <<<"$2"; }
 
 build() {
-  if has meridian && [ -z "${MERIDIAN:-}" ]; then
+  if { has meridian || has configured; } && [ -z "${MERIDIAN:-}" ]; then
     command -v cargo >/dev/null || die "cargo is missing: install Rust with rustup first"
     cargo build --release --locked --bin meridian
     MERIDIAN=target/release/meridian
@@ -107,9 +108,14 @@ build() {
 has() { case " $servers " in *" $1 "*) return 0 ;; *) return 1 ;; esac }
 
 # start_meridian EXTRA… - with the configuration in $dir/meridian; sets `pid`.
-start_meridian() {
+start_meridian() { start_meridian_as meridian "$@"; }
+
+# start_meridian_as NAME EXTRA… - the same with the configuration in $dir/NAME.
+start_meridian_as() {
+  local name=$1
+  shift
   # A run's own environment and .env must not change what is measured.
-  start "$server_core" meridian env -i -C "$dir/meridian" "$(realpath "$MERIDIAN")" serve --config "$dir/meridian" "$@"
+  start "$server_core" "$name" env -i -C "$dir/$name" "$(realpath "$MERIDIAN")" serve --config "$dir/$name" "$@"
 }
 
 nginx_head() {
@@ -130,7 +136,7 @@ CONF
 
 [ "$(nproc)" -ge 2 ] || die "two cores are needed: one for the server, one for the load"
 case $what in
-  http) servers=${SERVERS:-meridian nginx haproxy} ;;
+  http) servers=${SERVERS:-meridian nginx haproxy configured nginx_configured} ;;
   chat | idle) servers=${SERVERS:-meridian nchan} ;;
   cost) servers=meridian ;;
   *) die "say http, chat, idle or cost" ;;

@@ -51,6 +51,103 @@ CONF
   await_port "${http_port[meridian]}" meridian "$pid"
 }
 
+# What an operator would turn on, all of it at once.
+start_http_configured() {
+  free_port
+  http_port[configured]=$port
+  free_port
+  mkdir -p "$dir/configured"
+  cat >"$dir/configured/default.toml" <<CONF
+workers = 1
+[log]
+level = "warn"
+[access]
+format = "json"
+file = "$dir/configured/access.log"
+[proxy]
+bind = "127.0.0.1"
+port = ${http_port[configured]}
+total_timeout = "30s"
+min_rate = 240
+max_connections_per_client = 10000
+[admin]
+port = $port
+[health]
+active = "http"
+path = "/small"
+interval = "1s"
+[breaker]
+enabled = true
+[retry]
+statuses = [503]
+[limits.everything]
+path = "/*"
+rate = "1000000/s"
+[rules.admin]
+path = "/admin/*"
+action = "deny"
+[security]
+profile = "web"
+[compression]
+enabled = true
+[regions.1]
+balance = "p2c_ewma"
+failover = { ordered = ["2"] }
+backends = [
+  { url = "http://127.0.0.1:$backend_port", max_connections = 1000 },
+  { url = "http://localhost:$backend_port", max_connections = 1000 },
+  { url = "http://127.0.0.2:$backend_port", backup = true },
+]
+[regions.2]
+backends = ["http://127.0.0.1:$backend_port"]
+CONF
+  start_meridian_as configured --only proxy
+  worker[configured]=$pid
+  await_port "${http_port[configured]}" configured "$pid"
+}
+
+# As much of the same as nginx has.
+start_http_nginx_configured() {
+  free_port
+  http_port[nginx_configured]=$port
+  {
+    nginx_head nginx_configured 4096 ''
+    cat <<CONF
+  map \$http_x_region \$region_backend { default ''; 1 region_1; 2 region_2; }
+  log_format line escape=json '{"time":"\$time_iso8601","client":"\$remote_addr","method":"\$request_method","path":"\$uri","status":\$status,"bytes":\$body_bytes_sent,"took":\$request_time,"first":"\$upstream_response_time","backend":"\$upstream_addr","id":"\$request_id"}';
+  limit_req_zone \$binary_remote_addr zone=everything:10m rate=1000000r/s;
+  limit_conn_zone \$binary_remote_addr zone=clients:10m;
+  gzip on; gzip_types text/css application/json;
+  upstream region_1 {
+    least_conn; keepalive 64; keepalive_requests 1000000000;
+    server 127.0.0.1:$backend_port max_conns=1000 max_fails=5 fail_timeout=10s;
+    server localhost:$backend_port max_conns=1000 max_fails=5 fail_timeout=10s;
+  }
+  upstream region_2 { server 127.0.0.1:$backend_port; keepalive 64; keepalive_requests 1000000000; }
+  server {
+    listen 127.0.0.1:$port;
+    access_log $dir/nginx_configured.access.log line buffer=64k flush=1s;
+    limit_req zone=everything burst=1000 nodelay; limit_conn clients 10000;
+    add_header X-Content-Type-Options nosniff; add_header X-Frame-Options SAMEORIGIN;
+    add_header Referrer-Policy strict-origin-when-cross-origin;
+    location /admin/ { deny all; }
+    location / {
+      if (\$region_backend = '') { return 400; }
+      proxy_next_upstream error timeout http_503;
+      proxy_pass http://\$region_backend; proxy_http_version 1.1;
+      proxy_set_header Connection ''; proxy_set_header Host \$host;
+      proxy_set_header X-Forwarded-For \$remote_addr; proxy_set_header X-Forwarded-Proto \$scheme;
+      proxy_set_header X-Request-Id \$request_id;
+    }
+  }
+}
+CONF
+  } >"$dir/nginx_configured.conf"
+  start "$server_core" nginx_configured nginx -p "$dir" -c "$dir/nginx_configured.conf"
+  await_port "$port" nginx_configured "$pid"
+  worker[nginx_configured]=$(nginx_worker "$pid")
+}
+
 start_http_nginx() {
   free_port
   http_port[nginx]=$port
@@ -129,10 +226,10 @@ table_http() {
   local s rate core per
   echo
   echo "$2"
-  printf '  %-10s %12s %8s %18s %s\n' server requests/s core requests/cpu-s 'meridian ÷ it'
+  printf '  %-16s %12s %8s %18s %s\n' server requests/s core requests/cpu-s 'meridian ÷ it'
   for s in $servers; do
     rate=$(median "$dir/$s.$1" 1) core=$(median "$dir/$s.$1" 2) per=$(median "$dir/$s.$1" 3)
-    printf '  %-10s %12.0f %7.0f%% %18.0f' "$s" "$rate" "$core" "$per"
+    printf '  %-16s %12.0f %7.0f%% %18.0f' "$s" "$rate" "$core" "$per"
     if has meridian && [ "$s" != meridian ]; then
       # Both cores full: requests a second decide. Else the load was the limit, and processor time decides.
       awk -v a="$(median "$dir/meridian.$1" 2)" -v b="$core" -v rate="$(ratio "$dir/meridian.$1" "$dir/$s.$1" 1)" \
@@ -158,4 +255,9 @@ bench_http() {
   echo "HTTP, 64 kept connections, one core, medians of $rounds runs of $seconds s"
   table_http small "100 B"
   table_http large "64 KiB"
+  if has configured && has nginx_configured; then
+    echo
+    echo "all configured, Meridian ÷ nginx: 100 B $(ratio "$dir/configured.small" "$dir/nginx_configured.small" 1 | cut -c1-5) by requests/s," \
+      "64 KiB $(ratio "$dir/configured.large" "$dir/nginx_configured.large" 3 | cut -c1-5) by cpu"
+  fi
 }
