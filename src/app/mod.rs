@@ -191,8 +191,7 @@ impl App {
         let hub = Hub::new(&settings.hub, &hosted, bus.clone(), drain.clone(), &mut registry);
         let api = settings.api.enabled.then(|| Api::new(&settings, bus.clone(), &mut registry));
         let shared = build_proxy(&settings, &drain, &mut registry)?;
-        let tls =
-            listeners.tls.as_ref().map(|_| Tls::new(&settings.tls, &mut registry)).transpose()?;
+        let tls = build_tls(&settings, &listeners, &mut registry)?;
         let common = Common::new(CommonParts {
             settings: &settings,
             limiter: Limiter::new(bus.clone(), &mut registry),
@@ -313,57 +312,20 @@ impl App {
         stop: &CancellationToken,
         bus_stop: &CancellationToken,
     ) -> Result<(), AppError> {
-        let mut state = self.bus.state();
-        let (readiness, stopping) = (self.readiness, stop.clone());
-        tasks.spawn("the readiness of the bus", async move {
-            loop {
-                readiness.report(
-                    "bus",
-                    match &*state.borrow_and_update() {
-                        BusState::Up => Ok(()),
-                        BusState::Down(why) => Err(why.to_string()),
-                    },
-                );
-                tokio::select! {
-                    changed = state.changed() => if changed.is_err() { stopping.cancelled().await },
-                    () = stopping.cancelled() => return Ok::<_, AppError>(()),
-                }
-            }
-        });
+        tasks.run("the readiness of the bus", tell_of_bus(&self.bus, self.readiness, stop.clone()));
         let (bus, stopped) = (self.bus, bus_stop.clone());
-        tasks.spawn("the bus", async move {
-            Box::pin(bus.run(stopped)).await;
-            Ok::<_, AppError>(())
-        });
+        tasks.run("the bus", async move { Box::pin(bus.run(stopped)).await });
         let (hub, stopped) = (Arc::clone(&self.hub), bus_stop.clone());
-        tasks.spawn("the hub", async move {
-            hub.run(stopped).await;
-            Ok::<_, AppError>(())
-        });
-        let supervision = self.supervision;
-        tasks.spawn("the supervisor", async move {
-            supervision.run().await;
-            Ok::<_, AppError>(())
-        });
+        tasks.run("the hub", async move { hub.run(stopped).await });
+        tasks.run("the supervisor", self.supervision.run());
         if let Some(shared) = self.watched {
             let stopped = stop.clone();
-            tasks.spawn("the health of backends", async move {
-                shared.watch_health(stopped).await;
-                Ok::<_, AppError>(())
-            });
+            tasks.run("the health of backends", async move { shared.watch_health(stopped).await });
         }
         self.reloading.start(tasks, stop, (&self.common, self.grace, &self.notifier))?;
-        let alive = self.notifier.keep_alive(stop.clone());
-        tasks.spawn("the watchdog", async move {
-            alive.await;
-            Ok::<_, AppError>(())
-        });
+        tasks.run("the watchdog", self.notifier.keep_alive(stop.clone()));
         if let Some(tls) = self.tls {
-            let stopped = stop.clone();
-            tasks.spawn("the certificates", async move {
-                tls.watch(stopped).await;
-                Ok::<_, AppError>(())
-            });
+            tasks.run("the certificates", tls.watch(stop.clone()));
         }
         tasks.spawn("the admin listener", admin::serve(self.admin.0, self.admin.1, stop.clone()));
         for (sample, region, listener) in self.demos {
@@ -380,6 +342,28 @@ impl App {
             }
         }
         Ok(())
+    }
+}
+
+/// Readiness follows the bus, until `stop`.
+fn tell_of_bus(
+    bus: &Bus,
+    readiness: Readiness,
+    stop: CancellationToken,
+) -> impl Future<Output = ()> + Send + 'static {
+    let mut state = bus.state();
+    async move {
+        loop {
+            let word = match &*state.borrow_and_update() {
+                BusState::Up => Ok(()),
+                BusState::Down(why) => Err(why.to_string()),
+            };
+            readiness.report("bus", word);
+            tokio::select! {
+                changed = state.changed() => if changed.is_err() { stop.cancelled().await },
+                () = stop.cancelled() => return,
+            }
+        }
     }
 }
 
@@ -425,6 +409,7 @@ impl Reloading {
         let (common, demos) = (Arc::clone(common), self.demos);
         let (proxy, supervisor, tls) = (self.proxy, self.supervisor, self.tls);
         let targets = Targets { proxy, supervisor, tls, common, verbosity, demos, grace };
+        let targets = Arc::new(targets);
         let notifier = notifier.clone();
         let reloader = Reloader { options, running: loaded, targets, work: self.work, notifier };
         tasks.spawn("reloading", reloader.run(reload::hangups()?, stop.clone()));
@@ -452,6 +437,15 @@ fn build_proxy(
 ) -> Result<Arc<Shared>, AppError> {
     let (regions, default) = (&settings.regions, settings.default_region.as_ref());
     Ok(Shared::new(settings, regions, default, drain.clone(), registry)?)
+}
+
+/// Where there is a listener for it.
+fn build_tls(
+    settings: &Settings,
+    listeners: &Listeners,
+    registry: &mut Registry,
+) -> Result<Option<Arc<Tls>>, AppError> {
+    Ok(listeners.tls.as_ref().map(|_| Tls::new(&settings.tls, registry)).transpose()?)
 }
 
 fn build_bus(settings: &BusSettings, registry: &mut Registry) -> Result<Bus, AppError> {

@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use super::error::AppError;
 use super::notify::Notifier;
 use crate::admin::{ReloadAsk, ReloadProblem, ReloadReport, ReloadResult, ReloadWork};
-use crate::edge::{self, Common, Tls};
+use crate::edge::{self, Common, NextCertificates, Tls};
 use crate::observability::Verbosity;
 use crate::proxy::Shared;
 use crate::settings::{self, LoadOptions, Loaded, RegionName, Settings};
@@ -43,7 +43,7 @@ pub(super) struct Targets {
 pub(super) struct Reloader {
     pub(super) options: LoadOptions,
     pub(super) running: Loaded,
-    pub(super) targets: Targets,
+    pub(super) targets: Arc<Targets>,
     pub(super) work: ReloadWork,
     pub(super) notifier: Notifier,
 }
@@ -135,33 +135,29 @@ impl Reloader {
         };
         let step = settings::step(&self.running, &wanted).map_err(|errors| problems(&errors))?;
         // Also where no key changed: a file that a key names may have.
-        self.targets.apply(&step.effective.settings)?;
+        let (targets, settings) = (Arc::clone(&self.targets), step.effective.settings.clone());
+        // More files: certificates, authorities, folders.
+        let applied = tokio::task::spawn_blocking(move || targets.apply(settings)).await;
+        applied.unwrap_or_else(|error| Err(vec![of_a_part("settings", &error)]))?;
         self.targets.supervisor.apply(&step.effective.settings).await;
         Ok(step)
     }
 }
 
 impl Targets {
-    /// Gives each part its piece.
-    fn apply(&self, settings: &Settings) -> Result<(), Vec<ReloadProblem>> {
-        let mut settings = settings.clone();
+    /// Gives each part its piece. All that can fail comes first: where anything does, nothing was replaced.
+    fn apply(&self, mut settings: Settings) -> Result<(), Vec<ReloadProblem>> {
         for (region, url) in &self.demos {
             settings.add_backend(region, url);
         }
         let policy =
             self.common.edition(&settings).map_err(|error| vec![of_a_part("static", &error)])?;
-        if self.tls.is_some() {
-            // Looked at before anything is replaced, though the files may change once more until then.
-            let wrong = edge::check_tls(&settings.tls);
-            if !wrong.is_empty() {
-                return Err(wrong.iter().map(|error| of_a_part("tls", error)).collect());
-            }
-        }
+        let certificates = self.certificates(&settings)?;
         self.proxy
             .replace(&settings, &settings.regions, settings.default_region.as_ref())
             .map_err(|error| vec![of_a_part("regions", &error)])?;
-        if let Some(tls) = &self.tls {
-            tls.replace(&settings.tls).map_err(|error| vec![of_a_part("tls", &error)])?;
+        if let (Some(tls), Some(certificates)) = (&self.tls, certificates) {
+            tls.replace(certificates);
         }
         self.common.replace_policy(policy);
         self.grace.send_replace(settings.shutdown.grace);
@@ -169,6 +165,21 @@ impl Targets {
             verbosity.set(&settings.log);
         }
         Ok(())
+    }
+
+    /// Those of the settings, where there is a listener that shows them; every one that is no good is told of.
+    fn certificates(
+        &self,
+        settings: &Settings,
+    ) -> Result<Option<NextCertificates>, Vec<ReloadProblem>> {
+        if self.tls.is_none() {
+            return Ok(None);
+        }
+        Tls::prepare(&settings.tls).map(Some).map_err(|first| {
+            let all = edge::check_tls(&settings.tls);
+            let all = if all.is_empty() { vec![first] } else { all };
+            all.iter().map(|error| of_a_part("tls", error)).collect()
+        })
     }
 }
 

@@ -37,6 +37,18 @@ impl Tasks {
         });
     }
 
+    /// Starts one that cannot fail; its end before the stop is an error all the same.
+    pub(super) fn run(
+        &mut self,
+        name: impl Into<String>,
+        work: impl Future<Output = ()> + Send + 'static,
+    ) {
+        self.spawn(name, async move {
+            work.await;
+            Ok::<_, AppError>(())
+        });
+    }
+
     /// Ends with the first task that does, which is a failure, while the process runs.
     pub(super) async fn first_end(&mut self) -> AppError {
         match self.set.join_next().await {

@@ -321,6 +321,7 @@ fn judge_forward(error: ForwardError, retry_after: u32) -> Verdict {
             (StatusCode::BAD_REQUEST, "bad_request")
         }
         ForwardError::BadUpgrade(_) => (StatusCode::BAD_REQUEST, "upgrade_invalid"),
+        ForwardError::UpgradeVersion => (StatusCode::UPGRADE_REQUIRED, "upgrade_required"),
         ForwardError::BodyTooLarge(_) => (StatusCode::PAYLOAD_TOO_LARGE, "body_too_large"),
         ForwardError::BodyStalled => (StatusCode::REQUEST_TIMEOUT, "request_timeout"),
         // Nobody reads it; the record of the exchange shows it.

@@ -3,8 +3,8 @@
 //! A client that shuts its write side down behind its request still gets its answer: the FIN is kept from hyper until
 //! then, which would take it for a client that left. A reset is passed on at once, and cancels the request.
 //!
-//! hyper reads and writes through this; [`ConnectionState`] is what the watchdog in `listen` looks at, and
-//! where the first line of a request is seen as it came, before hyper has parsed it.
+//! hyper reads and writes through this; [`ConnectionState`] is what the watchdog in `listen` looks at. The first line of a
+//! request is seen here as it came (`pipelined`), before hyper has parsed it.
 
 use std::io;
 use std::pin::Pin;
@@ -15,6 +15,7 @@ use std::task::{Context, Poll, Waker, ready};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::access::AccessLog;
+use super::pipelined::Lines;
 use super::probe::Probe;
 use super::unparsed::Substitute;
 use crate::proxy::Arrival;
@@ -43,7 +44,8 @@ pub(super) struct ConnectionState {
     changes: AtomicU64,
     written: AtomicU64,
     write_blocked: AtomicBool,
-    fragment_seen: AtomicBool,
+    /// Which request from here on has a fragment in its target; 0 is none, as far as is known.
+    fragment_in: AtomicU8,
     /// The head did not come in time.
     expired: AtomicBool,
     /// How far the body of the request being answered has come.
@@ -140,8 +142,20 @@ impl ConnectionState {
 
     /// Whether the target of the request that just began had a fragment; asked once.
     pub(super) fn take_fragment(&self) -> bool {
-        self.fragment_seen.load(Ordering::Relaxed)
-            && self.fragment_seen.swap(false, Ordering::Relaxed)
+        let number = self.fragment_in.load(Ordering::Relaxed);
+        if number > 0 {
+            self.fragment_in.store(number - 1, Ordering::Relaxed);
+        }
+        number == 1
+    }
+
+    /// The connection ends at the first one, so that later ones are of no concern.
+    fn fragment(&self, number: Option<u8>) {
+        if let Some(number) = number
+            && self.fragment_in.load(Ordering::Relaxed) == 0
+        {
+            self.fragment_in.store(number, Ordering::Relaxed);
+        }
     }
 }
 
@@ -154,29 +168,25 @@ pub(super) struct ClientIo<S> {
     /// What is said in place of hyper's own answer to a request that it could not parse.
     substitute: Option<Substitute>,
     probe: Probe,
+    lines: Lines,
 }
 
 impl<S> ClientIo<S> {
     pub(super) fn new(stream: S, state: Arc<ConnectionState>, log: Arc<AccessLog>) -> Self {
-        Self { stream, state, log, substitute: None, probe: Probe::default() }
+        Self {
+            stream,
+            state,
+            log,
+            substitute: None,
+            probe: Probe::default(),
+            lines: Lines::default(),
+        }
     }
 
     /// The bare stream, for a socket that has left HTTP.
     pub(super) fn into_stream(self) -> S {
         self.stream
     }
-}
-
-/// Whether the request line at the start of `head` has a fragment in its target, which RFC 9112,
-/// section 3.2 does not allow; the parser behind us drops it without a word.
-///
-/// Looks only where a request begins with a read, which is always so unless requests are pipelined; there, the
-/// fragment is dropped, as the parser does.
-fn has_fragment(head: &[u8]) -> bool {
-    let start = head.iter().take_while(|byte| matches!(byte, b'\r' | b'\n')).count();
-    let head = head.get(start..).unwrap_or_default();
-    let end = memchr::memchr(b'\n', head).unwrap_or(head.len());
-    head.get(..end).is_some_and(|line| memchr::memchr(b'#', line).is_some())
 }
 
 /// Up to this size, copying the pieces together costs less than handing the kernel a list of them.
@@ -222,18 +232,32 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for ClientIo<S> {
         {
             return self.poll_gone(context);
         }
-        // The rest of a body that nobody wanted may come behind its answer, and is no head.
-        if self.state.phase() == Phase::Idle
-            && !self.state.arrival.is_pending()
+        if polled.is_ready()
             && let Some(fresh) = buffer.filled().get(before..)
             && !fresh.is_empty()
+            // The rest of a body that nobody wanted may come behind its answer, and is no head.
+            && !self.state.arrival.is_pending()
         {
-            self.state.enter(Phase::Head);
-            if has_fragment(fresh) {
-                self.state.fragment_seen.store(true, Ordering::Relaxed);
-            }
+            self.read(fresh);
         }
         polled
+    }
+}
+
+impl<S> ClientIo<S> {
+    /// Looks at what came where a head may be.
+    fn read(&mut self, fresh: &[u8]) {
+        let change = self.state.changes.load(Ordering::Relaxed);
+        let found = match self.state.phase() {
+            Phase::Idle => {
+                self.state.enter(Phase::Head);
+                self.lines.head(fresh, change)
+            }
+            Phase::Head => self.lines.more(fresh),
+            Phase::Active => self.lines.ahead(fresh, change),
+            Phase::Upgraded => None,
+        };
+        self.state.fragment(found);
     }
 }
 
@@ -336,19 +360,5 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for ClientIo<S> {
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         ready!(self.poll_substitute(context))?;
         Pin::new(&mut self.stream).poll_shutdown(context)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::has_fragment;
-
-    #[test]
-    fn only_the_request_line_counts() {
-        assert!(has_fragment(b"GET /a#b HTTP/1.1\r\nHost: x\r\n\r\n"));
-        assert!(has_fragment(b"\r\nGET /a#b HTTP/1.1\r\n"));
-        assert!(has_fragment(b"GET /a#b"));
-        assert!(!has_fragment(b"GET /a HTTP/1.1\r\nX: #\r\n\r\n"));
-        assert!(!has_fragment(b""));
     }
 }

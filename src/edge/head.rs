@@ -67,7 +67,8 @@ pub(super) fn host(
             "the Host header must be one host name, with or without a port",
         ));
     }
-    if let Some(authority) = uri.authority() {
+    let is_missing = first.is_none() && version == Version::HTTP_11;
+    if let Some(authority) = uri.authority().filter(|_| !is_missing) {
         return match HeaderValue::from_str(authority.as_str()) {
             Ok(value) if is_host(value.as_bytes()) => match first {
                 Some(other) if version == Version::HTTP_2 && !is_same(other, &value) => {
@@ -149,6 +150,7 @@ mod tests {
     fn an_absolute_target_wins() {
         assert_eq!(host_of("http://a/x", &["b"]).as_deref(), Some("a"));
         assert_eq!(host_of("http://a/x", &["b", "c"]), None);
+        assert_eq!(host_of("http://a/x", &[]), None);
         assert_eq!(host_of("http://u@a/x", &["a"]), None);
     }
 

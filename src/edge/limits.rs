@@ -35,7 +35,9 @@ impl Edge {
         let path = Readings::of(uri.path());
         let region = self.region_named(routed.as_ref());
         let asked = Asked { method, path: &path, region, client, headers, user: None };
-        let bound = policy.rules.check(&asked).map_err(Refused::Limits)?;
+        let usual = Some(policy.settings.max_body_bytes).filter(|most| *most != 0);
+        let bound =
+            policy.rules.check(&asked, usual.unwrap_or(u64::MAX)).map_err(Refused::Limits)?;
         match bound {
             // Before the backend has seen any of it.
             Some(bound) if request.body().size_hint().lower() > bound => {

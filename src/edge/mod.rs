@@ -23,6 +23,7 @@ pub mod listen;
 mod metrics;
 mod own;
 mod page;
+mod pipelined;
 mod policy;
 mod probe;
 mod secured;
@@ -53,7 +54,7 @@ use self::metrics::EdgeMetrics;
 pub use self::policy::Policy;
 use self::slow::Places;
 use self::tls::Shown;
-pub use self::tls::{CertificateSnapshot, Tls, TlsError, check as check_tls};
+pub use self::tls::{CertificateSnapshot, NextCertificates, Tls, TlsError, check as check_tls};
 use self::wire::Wire;
 use crate::api::{self, Api};
 use crate::files::{Mount, MountError};
@@ -105,10 +106,12 @@ impl Common {
     /// Where a folder that is to be served is not there.
     pub fn new(parts: CommonParts<'_>) -> Result<Arc<Self>, MountError> {
         let metrics = EdgeMetrics::new(parts.registry);
+        let policy = Policy::new(parts.settings, &parts.limiter, None)?;
+        parts.limiter.adopt(&policy.limits, None);
         let doors = TaskTracker::new();
         doors.close();
         Ok(Arc::new(Self {
-            policy: ArcSwap::new(Policy::new(parts.settings, &parts.limiter, None)?),
+            policy: ArcSwap::new(policy),
             limiter: parts.limiter,
             regions: parts.proxy,
             hub: parts.hub,
@@ -132,7 +135,8 @@ impl Common {
         self.policy.load_full()
     }
 
-    /// An edition of these settings, which goes on with what the limits of the present one have counted.
+    /// An edition of these settings, which goes on with what the limits of the present one have counted; nothing goes by it
+    /// before [`Self::replace_policy`].
     ///
     /// # Errors
     /// Where a folder that is to be served is not there.
@@ -142,7 +146,8 @@ impl Common {
 
     /// Puts another edition in place; requests that are going on keep theirs.
     pub fn replace_policy(&self, policy: Arc<Policy>) {
-        self.policy.store(policy);
+        let previous = self.policy.swap(Arc::clone(&policy));
+        self.limiter.adopt(&policy.limits, Some(&previous.limits));
     }
 
     /// Ends when every listener was told to stop, has taken what the system had accepted for it, and has no

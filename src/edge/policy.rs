@@ -24,7 +24,7 @@ pub struct Policy {
 }
 
 impl Policy {
-    /// An edition that goes on with what the limits of `previous` have counted.
+    /// An edition that goes on with what the limits of `previous` have counted. Making it changes nothing yet.
     ///
     /// # Errors
     /// Where a folder that is to be served is not there.
@@ -40,7 +40,6 @@ impl Policy {
             security: Security::new(&settings.security),
             compression: Compression::new(&settings.compression),
             rules: Rules::new(&settings.rules),
-            // Last, since it takes away the series of limits that are no more.
             limits: limiter.limits(&settings.limits, previous.map(|previous| &previous.limits)),
         }))
     }

@@ -64,7 +64,6 @@ impl Limit {
         let counts = before
             .filter(|before| before.by == by && before.rate == rate && before.counts.most == most)
             .map_or_else(|| Arc::new(Counts::new(rate, most)), |same| Arc::clone(&same.counts));
-        metrics.watch(name, &counts);
         let window = rate.window().as_secs_f64().ceil();
         Some(Self {
             name: Arc::from(name),
@@ -93,7 +92,7 @@ impl Limit {
     /// Whether it counts this request.
     pub(super) fn fits(&self, asked: &Asked<'_>) -> bool {
         key::has_method(&self.methods, asked.method)
-            && asked.path.all().any(|path| self.pattern.fits(path))
+            && asked.path.all().any(|path| self.pattern.fits_in_any_case(path))
             && (self.regions.is_empty()
                 || asked
                     .region

@@ -48,7 +48,7 @@ pub(crate) enum Refusal {
     MethodNotAllowed(HeaderValue),
     /// A backend could read the path in a way that a rule denies (400).
     #[error(
-        "the path can be read in more than one way: send it without encoded or doubled slashes and dots"
+        "the path can be read in more than one way: send it without encoded or doubled slashes and dots, and with the right capitals"
     )]
     AmbiguousPath,
 }
@@ -65,7 +65,8 @@ impl Limiter {
         Self { bus, metrics: LimitMetrics::new(registry) }
     }
 
-    /// An edition that takes over what `previous` has counted, where a limit goes on counting the same.
+    /// An edition that takes over what `previous` has counted, where a limit goes on counting the same. It may be dropped
+    /// as it is: nothing outside knows of it before [`Self::adopt`].
     pub(crate) fn limits(
         &self,
         settings: &BTreeMap<String, LimitSettings>,
@@ -81,11 +82,19 @@ impl Limiter {
             })
             .map(Arc::new)
             .collect();
-        for gone in previous.iter().filter(|limit| !settings.contains_key(&*limit.name)) {
-            self.metrics.forget(&gone.name);
-        }
         let are_shared = limits.iter().any(|limit| limit.shared);
         Limits { all: limits, are_shared, bus: self.bus.clone() }
+    }
+
+    /// The metrics tell of `limits` from now on, and no longer of what only `previous` had.
+    pub(crate) fn adopt(&self, limits: &Limits, previous: Option<&Limits>) {
+        for limit in &limits.all {
+            self.metrics.watch(&limit.name, &limit.counts);
+        }
+        let gone = previous.into_iter().flat_map(|previous| &previous.all);
+        for gone in gone.filter(|gone| limits.all.iter().all(|limit| limit.name != gone.name)) {
+            self.metrics.forget(&gone.name);
+        }
     }
 }
 

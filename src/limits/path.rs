@@ -1,7 +1,7 @@
 //! Paths as a backend may read them, and the patterns they are held against; pure.
 //!
 //! Backends differ: some merge doubled slashes, decode `%2F`, take a backslash for a slash or drop what stands behind a
-//! semicolon. The canonical reading is that of RFC 3986, section 6.2.2, with doubled slashes merged; the others are what
+//! semicolon, or do not tell capitals from small letters. The canonical reading is that of RFC 3986, section 6.2.2, with doubled slashes merged; the others are what
 //! laxer or stricter backends make of it.
 //!
 //! A plain path, which all read alike, is not copied.
@@ -177,11 +177,18 @@ impl Pattern {
     }
 
     pub(super) fn fits(&self, path: &str) -> bool {
-        match path.strip_prefix(&*self.path) {
-            Some("" | "/") => true,
-            Some(rest) => self.is_prefix && rest.starts_with('/'),
-            None => false,
-        }
+        path.strip_prefix(&*self.path).is_some_and(|rest| self.fits_behind(rest))
+    }
+
+    /// As a backend reads that takes `/Login` for `/login`, which the routers of many do unless they are told.
+    pub(super) fn fits_in_any_case(&self, path: &str) -> bool {
+        path.split_at_checked(self.path.len()).is_some_and(|(start, rest)| {
+            start.eq_ignore_ascii_case(&self.path) && self.fits_behind(rest)
+        })
+    }
+
+    fn fits_behind(&self, rest: &str) -> bool {
+        matches!(rest, "" | "/") || (self.is_prefix && rest.starts_with('/'))
     }
 }
 
@@ -265,6 +272,9 @@ mod tests {
         assert!(Pattern::new("/*").fits("/") && Pattern::new("/*").fits("/a"));
         assert!(Pattern::new("/").fits("/") && !Pattern::new("/").fits("/a"));
         assert!(!Pattern::new("/*").fits("*"));
+        assert!(login.fits_in_any_case("/LogIn/") && api.fits_in_any_case("/API/a"));
+        assert!(!login.fits_in_any_case("/logins") && !login.fits_in_any_case("/LOGIN/x"));
+        assert!(!login.fits_in_any_case("/log") && !login.fits_in_any_case("/logi\u{e4}"));
         let mut order = ["/*", "/a/*", "/a/b/*", "/a", "/a/b"].map(Pattern::new);
         order.sort();
         let paths: Vec<_> = order.iter().map(|p| (&*p.path, p.is_prefix)).collect();

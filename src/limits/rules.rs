@@ -30,6 +30,8 @@ const NAMED: [Method; 7] = [
 pub(crate) struct Rules {
     paths: Vec<OfPath>,
     needs_region: bool,
+    /// Some path of theirs has one.
+    have_capitals: bool,
 }
 
 #[derive(Debug)]
@@ -56,6 +58,9 @@ enum Verdict {
     Deny,
 }
 
+/// How a pattern is held against a path.
+type Fits = fn(&Pattern, &str) -> bool;
+
 impl Rules {
     pub(crate) fn new(settings: &BTreeMap<String, RuleSettings>) -> Self {
         let mut paths: BTreeMap<Pattern, Vec<Rule>> = BTreeMap::new();
@@ -64,7 +69,8 @@ impl Rules {
         }
         let needs_region = settings.values().any(|rule| !rule.regions.is_empty());
         let paths = paths.into_iter().map(|(pattern, rules)| OfPath { pattern, rules }).collect();
-        Self { paths, needs_region }
+        let have_capitals = settings.values().any(|rule| has_capital(&rule.path));
+        Self { paths, needs_region, have_capitals }
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -76,29 +82,35 @@ impl Rules {
         self.needs_region
     }
 
-    /// The bound on the body, in bytes, where a rule sets one.
+    /// The bound on the body in bytes, where a rule sets one in place of `usual`; of several readings the strictest.
     ///
     /// # Errors
     /// Where the request is denied; or would be by one reading of its path, and not by another.
-    pub(crate) fn check(&self, asked: &Asked<'_>) -> Result<Option<u64>, Refusal> {
-        let Verdict::Pass(mut bound) = self.judge(asked.path.canonical(), asked.method, asked)
+    pub(crate) fn check(&self, asked: &Asked<'_>, usual: u64) -> Result<Option<u64>, Refusal> {
+        let canonical = asked.path.canonical();
+        let Verdict::Pass(mut bound) = self.judge(canonical, Pattern::fits, asked.method, asked)
         else {
             return Err(self.denied(asked));
         };
-        for reading in asked.path.rest() {
-            match self.judge(reading, asked.method, asked) {
+        let others = asked.path.rest().map(|path| (path, Pattern::fits as Fits));
+        // Where there is no capital, that reads the same.
+        let differs = |path: &&str| self.have_capitals || has_capital(path);
+        let in_any_case = asked.path.all().filter(differs);
+        let in_any_case = in_any_case.map(|path| (path, Pattern::fits_in_any_case as Fits));
+        for (path, fits) in others.chain(in_any_case) {
+            match self.judge(path, fits, asked.method, asked) {
                 Verdict::Deny => return Err(Refusal::AmbiguousPath),
-                Verdict::Pass(other) => {
-                    bound =
-                        bound.map_or(other, |bound| Some(other.map_or(bound, |o| o.min(bound))));
+                Verdict::Pass(other) if other != bound => {
+                    bound = Some(bound.unwrap_or(usual).min(other.unwrap_or(usual)));
                 }
+                Verdict::Pass(_) => {}
             }
         }
         Ok(bound)
     }
 
-    fn judge(&self, path: &str, method: &Method, asked: &Asked<'_>) -> Verdict {
-        for of_path in self.paths.iter().filter(|of_path| of_path.pattern.fits(path)) {
+    fn judge(&self, path: &str, fits: Fits, method: &Method, asked: &Asked<'_>) -> Verdict {
+        for of_path in self.paths.iter().filter(|of_path| fits(&of_path.pattern, path)) {
             let mut has_other_methods = false;
             for rule in of_path.rules.iter().filter(|rule| rule.is_about(asked)) {
                 if key::has_method(&rule.methods, method) {
@@ -122,7 +134,7 @@ impl Rules {
         let path = asked.path.canonical();
         let allowed: Vec<&str> = NAMED
             .iter()
-            .filter(|method| self.judge(path, method, asked) != Verdict::Deny)
+            .filter(|method| self.judge(path, Pattern::fits, method, asked) != Verdict::Deny)
             .map(Method::as_str)
             .collect();
         match HeaderValue::try_from(allowed.join(", ")) {
@@ -130,6 +142,10 @@ impl Rules {
             _ => Refusal::Forbidden,
         }
     }
+}
+
+fn has_capital(path: &str) -> bool {
+    path.bytes().any(|byte| byte.is_ascii_uppercase())
 }
 
 impl Rule {

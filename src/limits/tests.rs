@@ -92,7 +92,7 @@ fn the_most_specific_path_decides() {
         ("/public/secret/a", false),
         ("/public/secret/page", true),
     ] {
-        assert_eq!(get(path).ask(|asked| rules.check(asked)).is_ok(), passes, "{path}");
+        assert_eq!(get(path).ask(|asked| rules.check(asked, u64::MAX)).is_ok(), passes, "{path}");
     }
 }
 
@@ -106,7 +106,7 @@ fn networks_and_regions_narrow_a_rule() {
         "#,
     );
     assert!(rules.need_region());
-    let check = |request: Request| request.ask(|asked| rules.check(asked));
+    let check = |request: Request| request.ask(|asked| rules.check(asked, u64::MAX));
     assert_eq!(check(get("/admin")), Ok(None));
     assert_eq!(check(get("/admin").from("::ffff:10.9.9.9")), Ok(None));
     assert_eq!(check(get("/admin").from("2001:db8::1")), Ok(None));
@@ -129,7 +129,7 @@ fn where_only_the_method_is_wrong_the_others_are_named() {
     );
     let check = |method: &Method, path, from: &str| match request(method, path)
         .from(from)
-        .ask(|asked| rules.check(asked))
+        .ask(|asked| rules.check(asked, u64::MAX))
     {
         Ok(_) => "pass".to_owned(),
         Err(Refusal::MethodNotAllowed(list)) => list.to_str().unwrap().to_owned(),
@@ -150,7 +150,7 @@ fn where_only_the_method_is_wrong_the_others_are_named() {
 #[test]
 fn no_spelling_leads_around_a_rule() {
     let rules = rules(r#"admin = { path = "/admin/*", action = "deny" }"#);
-    let check = |path| get(path).ask(|asked| rules.check(asked));
+    let check = |path| get(path).ask(|asked| rules.check(asked, u64::MAX));
     for path in
         ["/admin", "/admin/", "/admin/x", "/%61dmin", "/x/../admin", "//admin", "/x/%2e%2e/admin/y"]
     {
@@ -166,18 +166,36 @@ fn no_spelling_leads_around_a_rule() {
     ] {
         assert!(check(path).is_err() || path == "/admin/%2e%2e/x", "{path}");
     }
-    assert_eq!(check("/x%2f..%2fadmin"), Err(Refusal::AmbiguousPath));
+    for path in ["/x%2f..%2fadmin", "/Admin", "/ADMIN/x", "/x%2F..%2FAdmin"] {
+        assert_eq!(check(path), Err(Refusal::AmbiguousPath), "{path}");
+    }
     // What is odd and has nothing to do with a rule is the backend's to judge.
-    for path in ["/a%2fb", "/a;b/c", "//a", "/Admin", "/administration", "/.well-known/a", "*"] {
+    for path in ["/a%2fb", "/a;b/c", "//a", "/Administration", "/.well-known/a", "*"] {
         assert_eq!(check(path), Ok(None), "{path}");
     }
+}
+
+#[test]
+fn capitals_of_a_rule_are_its_own() {
+    let rules = rules(
+        r#"
+        all = { path = "/*", action = "deny" }
+        shown = { path = "/Shown/*" }
+        hidden = { path = "/Shown/Not", action = "deny" }
+        "#,
+    );
+    let check = |path| get(path).ask(|asked| rules.check(asked, u64::MAX));
+    assert_eq!(check("/Shown/a"), Ok(None));
+    assert_eq!(check("/shown/a"), Err(Refusal::Forbidden), "what is not allowed by name is not");
+    assert_eq!(check("/Shown/Not"), Err(Refusal::Forbidden));
+    assert_eq!(check("/Shown/not"), Err(Refusal::AmbiguousPath));
 }
 
 #[test]
 fn what_leaves_a_denied_folder_again_is_denied_where_a_backend_may_not_see_that() {
     let rules = rules(r#"admin = { path = "/admin/*", action = "deny" }"#);
     // Read as it stands, this is in /admin.
-    let refused = get("/admin/%2e%2e/x").ask(|asked| rules.check(asked));
+    let refused = get("/admin/%2e%2e/x").ask(|asked| rules.check(asked, u64::MAX));
     assert_eq!(refused, Err(Refusal::AmbiguousPath));
 }
 
@@ -189,10 +207,31 @@ fn a_rule_bounds_bodies_and_the_narrowest_reading_counts() {
         upload = { path = "/upload", max_body_bytes = 5000 }
         "#,
     );
-    let check = |path| get(path).ask(|asked| rules.check(asked));
+    let check = |path| get(path).ask(|asked| rules.check(asked, u64::MAX));
     assert_eq!(check("/x"), Ok(Some(100)));
     assert_eq!(check("/upload"), Ok(Some(5000)));
     assert_eq!(check("/upload;x"), Ok(Some(100)));
+    assert_eq!(check("/Upload"), Ok(Some(100)));
+}
+
+#[test]
+fn no_spelling_gets_the_bound_of_another_path() {
+    let rules = rules(r#"upload = { path = "/upload", max_body_bytes = 5000 }"#);
+    let check = |path, usual| get(path).ask(|asked| rules.check(asked, usual));
+    assert_eq!(check("/upload", 10), Ok(Some(5000)));
+    for path in ["/upload;x", "/x%2f..%2fupload", "/Upload"] {
+        assert_eq!(check(path, 10), Ok(Some(10)), "{path}");
+        assert_eq!(check(path, u64::MAX), Ok(Some(5000)), "{path}");
+    }
+    assert_eq!(check("/x", 10), Ok(None));
+}
+
+#[test]
+fn a_limit_counts_its_path_in_any_case() {
+    let limits = limits(r#"login = { path = "/login", rate = "1/min" }"#);
+    assert!(passes(&limits, &get("/login")));
+    assert!(!passes(&limits, &get("/LogIn")));
+    assert!(passes(&limits, &get("/logins")));
 }
 
 #[tokio::test(start_paused = true)]
@@ -326,4 +365,25 @@ async fn shared_limits_are_asked_over_the_bus() {
     // What the bus has refused is known here, and is refused without it.
     let limit = &two.all[0];
     assert!(!limit.counts.table.peek(limit.by.of(&asked), limit.counts.now()).granted);
+}
+
+#[test]
+fn an_edition_that_is_not_adopted_changes_no_series() {
+    let mut registry = Registry::default();
+    let bus = Bus::embedded(&InboxSettings::default(), &mut registry);
+    let limiter = Limiter::new(bus, &mut registry);
+    let told = |what: &str| crate::observability::encode(&registry).unwrap().contains(what);
+    let text = r#"login = { rate = "5/min" }"#;
+    let running = limiter.limits(&table(text), None);
+    limiter.adopt(&running, None);
+    assert!(passes(&running, &get("/")));
+    for refused in [r#"login = { rate = "6/min" }"#, r#"other = { rate = "5/min" }"#] {
+        drop(limiter.limits(&table(refused), Some(&running)));
+        assert!(told(r#"limit_keys{limit="login"} 1"#), "{refused}");
+        assert!(told(r#"limited_requests_total{limit="login",outcome="passed"} 1"#), "{refused}");
+    }
+    let next = limiter.limits(&table(r#"other = { rate = "5/min" }"#), Some(&running));
+    limiter.adopt(&next, Some(&running));
+    drop(running);
+    assert!(!told("login") && told(r#"limit_keys{limit="other"} 0"#));
 }

@@ -20,6 +20,7 @@ use super::conns::Conns;
 use super::dial::Sender;
 use super::error::Cause;
 use super::region::Region;
+use super::trailers;
 use super::upload::Upload;
 
 /// Why a response body broke off.
@@ -147,7 +148,7 @@ impl http_body::Body for Body {
                 if frame.is_trailers() || inner.is_end_stream() {
                     this.finish();
                 }
-                Poll::Ready(Some(Ok(frame)))
+                Poll::Ready(Some(Ok(trailers::safe(frame))))
             }
             Poll::Ready(Some(Err(error))) => {
                 Poll::Ready(Some(Err(this.fail(Cause::Aborted, BodyError::Aborted(error)))))

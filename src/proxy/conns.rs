@@ -47,7 +47,7 @@ impl List {
     }
 }
 
-/// After so many connections were put back, those to backends that are gone are let go.
+/// After so many exchanges were over, connections to backends that are gone are let go.
 const SWEEP_EVERY: usize = 256;
 
 /// One worker's connections.
@@ -55,7 +55,7 @@ const SWEEP_EVERY: usize = 256;
 pub(super) struct Conns {
     /// By the backend's id. The lock is for `Sync` alone: one thread uses a worker's pool.
     lists: Mutex<FxHashMap<u64, List>>,
-    /// Counts what was put here since the last sweep.
+    /// Counts what was given back.
     puts: AtomicUsize,
     /// Owns the tasks of connections and tunnels.
     pub(super) tasks: TaskTracker,
@@ -103,6 +103,9 @@ impl Conns {
 
     /// Keeps a connection whose exchange is over.
     pub(super) fn put(&self, upstream: &Arc<Upstream>, sender: Sender, bounds: &ProxySettings) {
+        if self.puts.fetch_add(1, Ordering::Relaxed).is_multiple_of(SWEEP_EVERY) {
+            sweep(&mut self.lists());
+        }
         // A stream is given back by being dropped.
         let Sender::Http1(sender) = sender else { return };
         if sender.is_closed() || self.tasks.is_closed() {
@@ -119,10 +122,6 @@ impl Conns {
             list.pop_front();
         }
         list.push_back(Idle { sender, since: now });
-        if self.puts.fetch_add(1, Ordering::Relaxed).is_multiple_of(SWEEP_EVERY) {
-            // What leads to backends that are not there any more.
-            lists.retain(|_, list| list.upstream.strong_count() > 0);
-        }
     }
 
     /// Opens a connection. A handshake's (`upgrade`) is of HTTP/1.1 and nobody else's.
@@ -219,7 +218,16 @@ impl Conns {
     }
 }
 
+/// Closes what leads to backends that are not there any more.
+fn sweep(lists: &mut FxHashMap<u64, List>) {
+    lists.retain(|_, list| list.upstream.strong_count() > 0);
+}
+
+/// The list of a backend. For a new one room is made first, so that reload after reload leaves nothing behind.
 fn list_of<'a>(lists: &'a mut FxHashMap<u64, List>, upstream: &Arc<Upstream>) -> &'a mut List {
+    if !lists.contains_key(&upstream.id) {
+        sweep(lists);
+    }
     match lists.entry(upstream.id) {
         Entry::Occupied(list) => list.into_mut(),
         Entry::Vacant(place) => place.insert(List::of(upstream)),

@@ -154,14 +154,22 @@ impl Course<'_> {
 
     /// One backend of a region after the other.
     async fn within(&mut self, region: &Arc<Region>) -> Option<Exchange> {
+        self.onwards(region, Tried::default()).await
+    }
+
+    /// The same, without those that were tried.
+    async fn onwards(&mut self, region: &Arc<Region>, mut tried: Tried) -> Option<Exchange> {
         let group = self.side.of(region)?;
-        let mut tried = Tried::default();
         while self.unsent.is_some() {
             let request = self.unsent.as_ref()?;
             let key = group.key(request.headers(), self.terms.client);
             let active = match group.acquire(&mut tried, key).await {
                 Ok(active) => active,
                 Err(none) => {
+                    // A reload may have replaced all that it could go to, while it waited in line or for its body.
+                    if let Some((now, tried)) = self.in_present_edition(region, group, tried) {
+                        return Box::pin(self.onwards(&now, tried)).await;
+                    }
                     self.verdict.get_or_insert(ForwardError::from(none));
                     return None;
                 }
@@ -175,26 +183,39 @@ impl Course<'_> {
             self.report.attempts = self.report.attempts.saturating_add(1);
             match self.attempt(&active, group).await {
                 Ok((response, sender)) => {
-                    self.report.first_byte = Some(active.since.elapsed());
-                    active.answered(response.status());
+                    let took = Some(active.since.elapsed());
+                    self.report.first_byte = took;
                     let is_none = self.unsent.is_some() && self.is_none(response.status());
                     let region = Arc::clone(region);
-                    let exchange = Exchange { response, sender, active, region };
+                    let mut exchange = Exchange { response, sender, active, region, took };
                     if !is_none {
                         return Some(exchange);
                     }
+                    exchange.judge();
                     self.rejected.get_or_insert(exchange);
                     self.due = true;
                 }
-                Err(error) => self.failed(error, group, &active),
+                Err(error) => self.failed(error),
             }
         }
         None
     }
 
+    /// The region as the present table has it, and those that were tried in that, where it is not the same.
+    fn in_present_edition(
+        &self,
+        region: &Arc<Region>,
+        group: &Group,
+        tried: Tried,
+    ) -> Option<(Arc<Region>, Tried)> {
+        let now = self.proxy.shared.present(region)?;
+        let tried = self.side.of(&now)?.tried_before(group, tried);
+        Some((now, tried))
+    }
+
     /// The request goes to a backend of this region.
     fn enter(&mut self, region: &Arc<Region>) {
-        let abroad = !Arc::ptr_eq(region, self.asked);
+        let abroad = !Arc::ptr_eq(region, self.asked) && region.name != self.asked.name;
         if abroad && !self.roamed {
             self.asked.series.failovers.inc();
             tracing::debug!(target: "Proxy", region = %self.asked.name, served = %region.name, "failover");
@@ -216,20 +237,15 @@ impl Course<'_> {
     }
 
     /// Draws the consequence of an attempt that failed: where the request must not be sent again, it is given up.
-    fn failed(&mut self, error: ForwardError, group: &Group, active: &Active) {
+    fn failed(&mut self, error: ForwardError) {
         self.verdict = Some(error);
         let goes_on = match error {
             // Nobody has seen it.
-            ForwardError::Connect | ForwardError::Tls => {
-                group.mark(&active.upstream);
-                true
-            }
+            ForwardError::Connect | ForwardError::Tls => true,
             // Nor this, but it has taken its time.
-            ForwardError::ConnectTimeout | ForwardError::TlsTimeout => {
-                group.mark(&active.upstream);
+            ForwardError::ConnectTimeout | ForwardError::TlsTimeout | ForwardError::Refused => {
                 self.has_tries()
             }
-            ForwardError::Refused => self.has_tries(),
             ForwardError::Reset | ForwardError::HeadTimeout => {
                 self.due = true;
                 true
@@ -271,7 +287,7 @@ impl Course<'_> {
         let (conns, bounds) = (&self.proxy.conns, &self.asked.bounds);
         let elsewhere = group.members.len() > 1 || !self.asked.policy.is_strict();
         let upstream = &active.upstream;
-        let kept = if self.terms.fresh { None } else { conns.take(upstream, bounds) };
+        let kept = if self.terms.upgrade { None } else { conns.take(upstream, bounds) };
         if let Some(sender) = kept {
             upstream.series.reuses.inc();
             let again = self.may_be_sent_again();
@@ -321,7 +337,7 @@ impl Course<'_> {
 
     /// Whether an answer says itself that it is none: a handshake that the backend fails, or what the settings name.
     fn is_none(&self, status: StatusCode) -> bool {
-        if self.terms.fresh {
+        if self.terms.upgrade {
             return status.is_server_error();
         }
         self.asked.bounds.retry.statuses.contains(&status.as_u16())

@@ -77,6 +77,9 @@ pub enum ForwardError {
     /// An upgrade request that RFC 9110, 7.8 or RFC 6455, 4.1 does not allow (400).
     #[error("{0}")]
     BadUpgrade(&'static str),
+    /// A handshake of another version of the WebSocket protocol (426; RFC 6455, 4.4).
+    #[error("send Sec-WebSocket-Version: 13; no other version is spoken here")]
+    UpgradeVersion,
     /// The client left while its body was read (nobody is there to be answered; 499 in logs).
     #[error("the client left before the answer")]
     ClientGone,
@@ -114,6 +117,7 @@ impl ForwardError {
             | Self::BodyTooLarge(_)
             | Self::BodyStalled
             | Self::BadUpgrade(_)
+            | Self::UpgradeVersion
             | Self::ClientGone => Fault::Client,
         }
     }
@@ -165,7 +169,9 @@ impl ForwardError {
             Self::HeadTimeout => "first_byte_timeout",
             Self::TotalTimeout => "total_timeout",
             Self::Loop => "loop",
-            Self::Framing(_) | Self::BadBody | Self::BadUpgrade(_) => "bad_request",
+            Self::Framing(_) | Self::BadBody | Self::BadUpgrade(_) | Self::UpgradeVersion => {
+                "bad_request"
+            }
             Self::BodyTooLarge(_) => "body_too_large",
             Self::BodyStalled => "body_timeout",
             Self::ClientGone => "client_gone",
@@ -241,6 +247,11 @@ impl Cause {
         Self::Stalled,
         Self::TotalTimeout,
     ];
+
+    /// Whether it says something of the backend. A total time may have been used up by a client that reads slowly.
+    pub(super) fn is_of_backend(self) -> bool {
+        self != Self::TotalTimeout
+    }
 
     /// Whether there was no connection, so that nothing of the backend is there.
     pub(super) fn is_unreachable(self) -> bool {

@@ -2,7 +2,8 @@
 //!
 //! A small body of an idempotent request is read before anything is sent, so that it can be sent again.
 //!
-//! Absent on purpose: interim answers other than 100 (a 103 is dropped, as RFC 9110, 15.2 permits).
+//! Absent on purpose: interim answers other than 100. A 103 is dropped, as RFC 9110, 15.2 permits: the server has no way to
+//! send one.
 
 use std::future::Future;
 use std::net::IpAddr;
@@ -35,9 +36,7 @@ pub(super) struct Terms {
     pub(super) upload: Option<Arc<Upload>>,
     /// It may be sent a second time even if it was seen.
     pub(super) replayable: bool,
-    /// It is a handshake: no kept connection is used.
-    pub(super) fresh: bool,
-    /// It is a handshake: its connection must be HTTP/1.1.
+    /// It is a handshake: its connection must be a new one, of HTTP/1.1.
     pub(super) upgrade: bool,
     /// Who asks, for groups that keep his requests together.
     pub(super) client: IpAddr,
@@ -52,7 +51,6 @@ impl Terms {
             deadline: bounds.total_timeout.map(|limit| Instant::now() + limit),
             upload: None,
             replayable: bounds.retry.enabled,
-            fresh: false,
             upgrade: false,
             client,
         }
@@ -66,6 +64,18 @@ pub(super) struct Exchange {
     pub(super) active: Active,
     /// The region that answered.
     pub(super) region: Arc<Region>,
+    /// From the choice of the backend until the head came; gone once the backend's health was told of it.
+    pub(super) took: Option<Duration>,
+}
+
+impl Exchange {
+    /// Tells the backend's health that this is an answer: not before it is known to be one, since a good word ends a
+    /// row of failures.
+    pub(super) fn judge(&mut self) {
+        if let Some(took) = self.took.take() {
+            self.active.answered(self.response.status(), took);
+        }
+    }
 }
 
 impl Proxy {
@@ -106,7 +116,8 @@ impl Proxy {
             let (body, upload) = RequestBody::new(body, limit, idle, upload);
             let may_hold =
                 terms.replayable && !wants.expects && body.fits(settings.retry.hold_bytes);
-            (if may_hold { Box::pin(body.hold()).await? } else { body }, Some(upload))
+            let body = if may_hold { hold(body, terms.deadline).await? } else { body };
+            (body, Some(upload))
         } else {
             (RequestBody::empty(), None)
         };
@@ -130,19 +141,20 @@ impl Proxy {
     /// Hands an answer on, with its body still to come.
     pub(super) fn answer(
         &self,
-        exchange: Exchange,
+        mut exchange: Exchange,
         terms: Terms,
         trailers: bool,
     ) -> Result<Response<Body>, ForwardError> {
-        let Exchange { response, sender, active, region } = exchange;
-        let (mut parts, body) = response.into_parts();
-        let (length, marks) = (body.size_hint().exact(), region.marks());
-        let version = parts.version;
-        let prepared =
-            headers::prepare_response(&mut parts.headers, version, marks, length, trailers);
-        if prepared.is_err() {
-            return Err(refused(&active, ForwardError::Garbage, "ambiguous length of the answer"));
+        let (response, marks) = (&mut exchange.response, exchange.region.marks());
+        let (length, version) = (response.body().size_hint().exact(), response.version());
+        let fields = response.headers_mut();
+        if headers::prepare_response(fields, version, marks, length, trailers).is_err() {
+            let why = "ambiguous length of the answer";
+            return Err(refused(&exchange.active, ForwardError::Garbage, why));
         }
+        exchange.judge();
+        let Exchange { response, sender, active, region, .. } = exchange;
+        let (mut parts, body) = response.into_parts();
         // The version is each connection's own: hyper lowers it for a client of HTTP/1.0.
         parts.version = Version::HTTP_11;
         let Terms { upload, deadline, .. } = terms;
@@ -169,6 +181,14 @@ fn is_idempotent(method: &Method) -> bool {
         *method,
         Method::GET | Method::HEAD | Method::OPTIONS | Method::PUT | Method::DELETE | Method::TRACE
     )
+}
+
+/// Reads a small body from the client, who has no longer for it than the whole exchange may take.
+async fn hold(body: RequestBody, deadline: Option<Instant>) -> Result<RequestBody, ForwardError> {
+    // Boxed: a request without a body should not be as large as one with.
+    let held = Box::pin(body.hold());
+    let Some(deadline) = deadline else { return held.await };
+    timeout_at(deadline, held).await.unwrap_or(Err(ForwardError::BodyStalled))
 }
 
 /// Sends a request on one connection and waits for the head of the answer; `in_haste` not as long, where the terms say

@@ -10,6 +10,7 @@
 //! Pure, and in place: a header map wanders from the client's connection to the backend's and back
 //! without being allocated anew.
 
+use bytes::Bytes;
 use http::header::{
     CONNECTION, CONTENT_LENGTH, COOKIE, EXPECT, HOST, HeaderName, PROXY_AUTHENTICATE,
     PROXY_AUTHORIZATION, TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
@@ -310,7 +311,7 @@ fn remove_hop_by_hop(headers: &mut HeaderMap) {
 }
 
 /// Whether the gateway answers for this field, so that no copy of it may come from elsewhere.
-fn is_own(name: &str) -> bool {
+pub(super) fn is_own(name: &str) -> bool {
     is_of_regions(name) || name == "x-request-id" || forwarded::is_forwarding(name)
 }
 
@@ -346,19 +347,9 @@ pub(super) fn join_cookies(headers: &mut HeaderMap) {
     }
     let joined = crumbs.iter().map(HeaderValue::as_bytes).collect::<Vec<_>>().join(&b"; "[..]);
     // Bytes of values are bytes of a value.
-    if let Ok(joined) = HeaderValue::from_maybe_shared(bytes::Bytes::from(joined)) {
+    if let Ok(joined) = HeaderValue::from_maybe_shared(Bytes::from(joined)) {
         headers.insert(COOKIE, joined);
     }
-}
-
-/// Request trailers without fields that the gateway answers for: some frameworks merge them.
-pub(super) fn safe_trailers(mut trailers: HeaderMap) -> HeaderMap {
-    let own: Vec<HeaderName> =
-        trailers.keys().filter(|name| is_own(&name.as_str().replace('_', "-"))).cloned().collect();
-    for name in own {
-        trailers.remove(name);
-    }
-    trailers
 }
 
 #[cfg(test)]

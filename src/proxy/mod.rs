@@ -36,6 +36,7 @@ mod shared;
 mod table;
 #[cfg(test)]
 mod tests;
+mod trailers;
 mod tunnel;
 mod upgrade;
 mod upload;
@@ -165,7 +166,7 @@ impl Proxy {
     ) -> Result<Response<Body>, ForwardError> {
         report.served = Some(RegionRef(Arc::clone(region)));
         let _waiting = caller.arrival.wait(request.version() == Version::HTTP_11);
-        if upgrade::is_asked(&request)? {
+        if upgrade::is_asked(&request, side)? {
             // Boxed: a plain request's future should not be as large as a handshake's.
             Box::pin(self.upgrade(region, side, caller, request, report)).await
         } else {

@@ -32,8 +32,6 @@ pub(super) struct Region {
     pub(super) settings: RegionSettings,
     /// The bounds of its exchanges.
     pub(super) bounds: Arc<Bounds>,
-    /// What the health of its backends is judged by.
-    rules: Arc<Rules>,
     /// Who else may serve what is asked of it.
     pub(super) policy: Policy,
     /// How this gateway names itself on the way.
@@ -95,7 +93,6 @@ impl Region {
             settings,
             hops: Hops::new(bounds.via.as_deref().unwrap_or_default(), bounds.max_hops),
             bounds: Arc::clone(bounds),
-            rules,
             budget: previous.map(|previous| Arc::clone(&previous.budget)).unwrap_or_default(),
             series,
         }))
@@ -108,15 +105,16 @@ impl Region {
 
     /// The backends, and the hub.
     pub(super) fn upstreams(&self) -> impl Iterator<Item = &Arc<Upstream>> {
-        let groups = std::iter::once(&self.backends).chain(&self.hub);
-        groups.flat_map(|group| &group.members).map(|member| &member.upstream)
+        self.groups().flat_map(|group| &group.members).map(|member| &member.upstream)
     }
 
-    /// Has its backends judged by its rules, now that its table is the one in place.
+    /// Its backends go by its settings from here on: its table is the one in place.
     pub(super) fn take_charge(&self) {
-        for member in &self.backends.members {
-            member.upstream.health.adopt(&self.rules);
-        }
+        self.groups().for_each(|group| group.take_charge());
+    }
+
+    fn groups(&self) -> impl Iterator<Item = &Arc<Group>> {
+        std::iter::once(&self.backends).chain(&self.hub)
     }
 
     pub(super) fn has(&self, upstream: &Arc<Upstream>) -> bool {

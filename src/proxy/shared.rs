@@ -27,7 +27,7 @@ use crate::shutdown::Drain;
 #[derive(Debug)]
 pub struct Shared {
     table: ArcSwap<Table>,
-    /// What the table was built of; locked while it is replaced.
+    /// What the table was built of, or should have been; locked while it is replaced.
     plan: Mutex<Plan>,
     families: Families,
     none: RequestSeries,
@@ -60,6 +60,7 @@ impl Shared {
             joined: Vec::new(),
         };
         let table = Table::build(&plan, None, &families, clock)?;
+        table.take_charge();
         let none = families.of_none();
         let (table, plan) = (ArcSwap::from_pointee(table), Mutex::new(plan));
         let tunnels = Arc::default();
@@ -110,7 +111,7 @@ impl Shared {
         let next = Table::build(plan, Some(&previous), &self.families, self.clock)?;
         self.table.store(Arc::new(next));
         let next = self.table.load();
-        next.regions.iter().for_each(|region| region.take_charge());
+        next.take_charge();
         for region in &previous.regions {
             let kept = next.region(region.name.as_str());
             if kept.is_none() {
@@ -171,6 +172,13 @@ impl Shared {
         self.table().candidates(asked)
     }
 
+    /// A region as the table has it now, where that is another edition of it.
+    pub(super) fn present(&self, region: &Arc<Region>) -> Option<Arc<Region>> {
+        let table = self.table();
+        let now = table.region(region.name.as_str())?;
+        (!Arc::ptr_eq(now, region)).then(|| Arc::clone(now))
+    }
+
     pub(super) fn table(&self) -> Guard<Arc<Table>> {
         self.table.load()
     }
@@ -225,11 +233,13 @@ impl BackendHandle {
     /// Takes it out of its region; what is going on ends as it began.
     pub fn remove(self) {
         let mut plan = self.shared.plan();
-        let mut next = plan.clone();
-        next.joined.retain(|(region, backend)| (region, backend) != (&self.region, &self.backend));
-        // A table with a backend less is built of what was good before.
-        if self.shared.build(&next).is_ok() {
-            *plan = next;
+        plan.joined.retain(|(region, backend)| (region, backend) != (&self.region, &self.backend));
+        if let Err(error) = self.shared.build(&plan) {
+            // A file of TLS that cannot be read now, for one. Then it goes with the next table, and gets nothing until
+            // then: its port may be another's soon.
+            let backend = &*self.upstream.label;
+            tracing::warn!(target: "Proxy", backend, "it left, but is still listed: {error}");
+            self.upstream.drain(true);
         }
     }
 }

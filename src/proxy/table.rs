@@ -76,6 +76,11 @@ impl Table {
         Ok(Self { regions, names, by_name, default, tls })
     }
 
+    /// The backends go by this table from here on.
+    pub(super) fn take_charge(&self) {
+        self.regions.iter().for_each(|region| region.take_charge());
+    }
+
     /// The region that is asked, and behind it those that its policy may hand a request to.
     pub(super) fn candidates(&self, asked: &Arc<Region>) -> Vec<Arc<Region>> {
         let failover = &asked.settings.failover;

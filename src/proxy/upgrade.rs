@@ -11,8 +11,8 @@
 use std::sync::Arc;
 
 use http::header::{
-    CONNECTION, CONTENT_LENGTH, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION, TE,
-    TRANSFER_ENCODING, UPGRADE,
+    CONNECTION, CONTENT_LENGTH, HeaderName, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY,
+    SEC_WEBSOCKET_VERSION, TE, TRANSFER_ENCODING, UPGRADE,
 };
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version};
 use http_body::Body as _;
@@ -29,9 +29,12 @@ use super::tunnel::{Count, Tunnel};
 use super::upload::RequestBody;
 use super::{Caller, Proxy, Region, Report};
 
+/// Of 16 bytes in base64, without the padding.
+const KEY_DIGITS: usize = 22;
+
 /// Whether a request is a WebSocket handshake. One without `Connection: upgrade`, of HTTP/1.0, or to
 /// another protocol is a plain request (RFC 9110, 7.8); one that can mean two things is an error.
-pub(super) fn is_asked(request: &Request<Incoming>) -> Result<bool, ForwardError> {
+pub(super) fn is_asked(request: &Request<Incoming>, side: Side) -> Result<bool, ForwardError> {
     if request.version() == Version::HTTP_2 {
         return is_extended_connect(request);
     }
@@ -49,7 +52,28 @@ pub(super) fn is_asked(request: &Request<Incoming>) -> Result<bool, ForwardError
     if headers.contains_key(TRANSFER_ENCODING) || !request.body().is_end_stream() {
         return Err(ForwardError::BadUpgrade("a WebSocket handshake must not have a body"));
     }
+    if let Side::Backends = side {
+        // A hub has words of its own for it.
+        check_handshake(headers)?;
+    }
     Ok(true)
+}
+
+/// RFC 6455, 4.2.1: one key of 16 bytes in base64, and version 13.
+fn check_handshake(headers: &HeaderMap) -> Result<(), ForwardError> {
+    let single = |name: &HeaderName| {
+        let mut values = headers.get_all(name).iter();
+        values.next().filter(|_| values.next().is_none()).map(|value| value.as_bytes().trim_ascii())
+    };
+    if single(&SEC_WEBSOCKET_VERSION) != Some(b"13") {
+        return Err(ForwardError::UpgradeVersion);
+    }
+    let is_digit = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'/');
+    let key = single(&SEC_WEBSOCKET_KEY).and_then(|key| key.strip_suffix(b"=="));
+    if key.is_some_and(|key| key.len() == KEY_DIGITS && key.iter().all(is_digit)) {
+        return Ok(());
+    }
+    Err(ForwardError::BadUpgrade("send one Sec-WebSocket-Key, of 16 bytes in base64"))
 }
 
 /// RFC 8441, 4: CONNECT with `:protocol`.
@@ -163,9 +187,9 @@ impl Proxy {
         to_next_hop(&mut parts);
         // A connection that becomes a tunnel is used up, so a kept one would save nothing, and a new
         // one cannot turn out to be closed.
-        let terms = Terms { fresh: true, upgrade: true, ..Terms::new(settings, caller.client) };
+        let terms = Terms { upgrade: true, ..Terms::new(settings, caller.client) };
         let request = Request::from_parts(parts, RequestBody::empty());
-        let answered = self.exchange(region, side, request, &terms, report).await?;
+        let mut answered = self.exchange(region, side, request, &terms, report).await?;
         let status = answered.response.status();
         if status != StatusCode::SWITCHING_PROTOCOLS {
             if matches!(asked, Asked::ByConnect { .. }) && status.is_success() {
@@ -175,10 +199,11 @@ impl Proxy {
             }
             return self.answer(answered, terms, false);
         }
-        let Exchange { mut response, active, region: serves, .. } = answered;
-        if let Err(why) = asked.fits(response.headers()) {
-            return Err(refused(&active, ForwardError::UnaskedUpgrade, why));
+        if let Err(why) = asked.fits(answered.response.headers()) {
+            return Err(refused(&answered.active, ForwardError::UnaskedUpgrade, why));
         }
+        answered.judge();
+        let Exchange { mut response, active, region: serves, .. } = answered;
         let tunnel = Tunnel {
             client,
             backend: hyper::upgrade::on(&mut response),

@@ -17,7 +17,6 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use futures_util::task::AtomicWaker;
-use http::HeaderMap;
 use http_body::{Body as _, Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio::time::Instant;
@@ -25,8 +24,8 @@ use tokio::time::Instant;
 use super::arrival::Arrival;
 use super::body::IdleTimer;
 use super::error::ForwardError;
-use super::headers;
 use super::pace::Pace;
+use super::trailers;
 
 /// How long a backend may think about `Expect: 100-continue`; many ignore it.
 const EXPECT_PATIENCE: Duration = Duration::from_secs(1);
@@ -249,20 +248,7 @@ impl RequestBody {
                 return Err(UploadError::Stalled);
             }
         }
-        Ok(frame.map_trailers(headers::safe_trailers))
-    }
-}
-
-trait MapTrailers {
-    fn map_trailers(self, map: impl FnOnce(HeaderMap) -> HeaderMap) -> Self;
-}
-
-impl MapTrailers for Frame<Bytes> {
-    fn map_trailers(self, map: impl FnOnce(HeaderMap) -> HeaderMap) -> Self {
-        match self.into_trailers() {
-            Ok(trailers) => Self::trailers(map(trailers)),
-            Err(other) => other,
-        }
+        Ok(trailers::safe(frame))
     }
 }
 

@@ -99,9 +99,8 @@ impl Board {
     /// Changes what is known of one instance.
     pub(super) fn note(&self, key: &Key, instance: usize, change: impl FnOnce(&mut Row)) {
         let mut rows = self.rows();
-        let of_process = rows.entry(key.clone()).or_default();
-        change(of_process.entry(instance).or_default());
-        self.count(key, of_process);
+        change(rows.entry(key.clone()).or_default().entry(instance).or_default());
+        self.count(key, &rows);
     }
 
     /// The instance is no more.
@@ -109,14 +108,19 @@ impl Board {
         let mut rows = self.rows();
         if let Some(of_process) = rows.get_mut(key) {
             of_process.remove(&instance);
-            self.count(key, of_process);
+            self.count(key, &rows);
         }
     }
 
-    /// Nor is the process, nor any series of it.
+    /// Nor is the process, nor any series of it, unless another of its name has begun meanwhile.
     pub(super) fn forget_all(&self, key: &Key) {
-        self.rows().remove(key);
-        self.families.forget(key);
+        let mut rows = self.rows();
+        rows.remove(key);
+        if rows.keys().any(|other| other.has_name_of(key)) {
+            self.count(key, &rows);
+        } else {
+            self.families.forget(key);
+        }
     }
 
     /// An instance was started again.
@@ -124,10 +128,14 @@ impl Board {
         self.families.restarted(key, cause);
     }
 
-    /// The series follow the rows.
-    fn count(&self, key: &Key, rows: &BTreeMap<usize, Row>) {
-        let ready = rows.values().filter(|row| row.state == State::Ready).count();
-        self.families.up(key, ready, rows.values().map(|row| row.memory).sum());
+    /// The series follow the rows, of all that bear the name.
+    fn count(&self, key: &Key, rows: &BTreeMap<Key, BTreeMap<usize, Row>>) {
+        let of_name = || {
+            let of_name = rows.iter().filter(|(other, _)| other.has_name_of(key));
+            of_name.flat_map(|(_, of_process)| of_process.values())
+        };
+        let ready = of_name().filter(|row| row.state == State::Ready).count();
+        self.families.up(key, ready, of_name().map(|row| row.memory).sum());
     }
 
     pub(super) fn state(&self, key: &Key, instance: usize) -> Option<State> {
@@ -154,7 +162,7 @@ impl Board {
         {
             row.memory = memory;
         }
-        self.count(key, of_process);
+        self.count(key, &rows);
     }
 
     pub(super) fn snapshot(&self) -> Vec<ProcessSnapshot> {
@@ -169,13 +177,45 @@ impl Board {
             last_exit: row.last_exit.clone(),
             draining: row.draining.clone(),
         };
-        let rows = self.rows();
-        rows.iter()
-            .map(|(key, of_process)| ProcessSnapshot {
-                region: key.region.as_str().to_owned(),
-                process: key.process.to_string(),
-                instances: of_process.iter().map(instance).collect(),
-            })
-            .collect()
+        let mut all: Vec<ProcessSnapshot> = Vec::new();
+        for (key, of_process) in &*self.rows() {
+            let (region, process) = (key.region.as_str(), &*key.process);
+            let instances = of_process.iter().map(instance);
+            match all.last_mut().filter(|last| last.region == region && last.process == process) {
+                Some(before) => before.instances.extend(instances),
+                None => all.push(ProcessSnapshot {
+                    region: region.to_owned(),
+                    process: process.to_owned(),
+                    instances: instances.collect(),
+                }),
+            }
+        }
+        all
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::observability::{Registry, encode};
+    use crate::settings::RegionName;
+
+    #[test]
+    fn one_that_ends_takes_nothing_from_another_of_its_name() {
+        let mut registry = Registry::default();
+        let board = Board::new(Families::register(&mut registry));
+        let name = Key::of_name(RegionName::literal("1"), Arc::from("web"));
+        let [old, new] = [1, 2].map(|run| Key { run, ..name.clone() });
+        board.note(&old, 0, |row| row.state = State::Draining);
+        board.note(&new, 0, |row| row.state = State::Ready);
+        assert_eq!(board.snapshot().len(), 1, "it is one process to whoever looks");
+        assert_eq!(board.snapshot()[0].instances.len(), 2);
+        board.forget(&old, 0);
+        board.forget_all(&old);
+        assert_eq!(board.state(&new, 0), Some(State::Ready));
+        let ready = || encode(&registry).unwrap().contains("process_up{");
+        assert!(encode(&registry).unwrap().contains(r#"process_up{region="1",process="web"} 1"#));
+        board.forget_all(&new);
+        assert!(!ready() && board.snapshot().is_empty());
     }
 }

@@ -7,11 +7,28 @@ use std::time::Duration;
 use super::restarts::Policy;
 use crate::settings::{ProcessSettings, RegionName, Settings, StopSignal};
 
-/// Which process: its region and its name.
+/// Which process: its region and its name, and which of those that have borne it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Key {
     pub(super) region: RegionName,
     pub(super) process: Arc<str>,
+    /// One that was taken away may still be ending when another of its name begins; 0 where only the name is meant.
+    pub(super) run: u64,
+}
+
+impl Key {
+    pub(super) fn of_name(region: RegionName, process: Arc<str>) -> Self {
+        Self { region, process, run: 0 }
+    }
+
+    /// The name alone.
+    pub(super) fn name(&self) -> Self {
+        Self { run: 0, ..self.clone() }
+    }
+
+    pub(super) fn has_name_of(&self, other: &Self) -> bool {
+        (&self.region, &self.process) == (&other.region, &other.process)
+    }
 }
 
 impl fmt::Display for Key {
@@ -34,7 +51,7 @@ impl Spec {
         regions
             .flat_map(|(region, of_region)| {
                 of_region.processes.iter().map(|(name, process)| Self {
-                    key: Key { region: region.clone(), process: Arc::from(name.as_str()) },
+                    key: Key::of_name(region.clone(), Arc::from(name.as_str())),
                     settings: process.clone(),
                 })
             })
@@ -91,7 +108,7 @@ mod tests {
 
     #[test]
     fn only_what_a_start_brings_about_asks_for_one() {
-        let key = Key { region: RegionName::literal("1"), process: Arc::from("web") };
+        let key = Key::of_name(RegionName::literal("1"), Arc::from("web"));
         let of = |change: fn(&mut ProcessSettings)| {
             let mut settings = ProcessSettings::default();
             change(&mut settings);

@@ -26,6 +26,8 @@ pub struct Supervision {
     pub(super) heard: mpsc::Receiver<Word>,
     pub(super) tools: Arc<Tools>,
     pub(super) first: Vec<Spec>,
+    /// Processes that were begun, which tells those of one name apart.
+    pub(super) begun: u64,
     pub(super) readiness: Readiness,
     pub(super) stop: CancellationToken,
     pub(super) ended: CancellationToken,
@@ -34,6 +36,7 @@ pub struct Supervision {
 /// One process that runs.
 #[derive(Debug)]
 struct Held {
+    run: u64,
     commands: mpsc::Sender<Command>,
     max_memory: u64,
 }
@@ -72,15 +75,17 @@ impl Supervision {
 
     /// Starts a process; the future ends when its first start is decided.
     fn begin(
-        &self,
-        spec: Spec,
+        &mut self,
+        mut spec: Spec,
         processes: &mut BTreeMap<Key, Held>,
         tasks: &mut JoinSet<()>,
-    ) -> impl Future<Output = ()> + Send + 'static {
+    ) -> impl Future<Output = ()> + Send + use<> {
+        self.begun += 1;
         let (commands, heard) = mpsc::channel(WAITING);
         let (tell, decided) = oneshot::channel();
-        let held = Held { commands, max_memory: spec.settings.max_memory };
-        processes.insert(spec.key.clone(), held);
+        let held = Held { run: self.begun, commands, max_memory: spec.settings.max_memory };
+        processes.insert(spec.key.name(), held);
+        spec.key.run = self.begun;
         tasks.spawn(Process::new(spec, Arc::clone(&self.tools), tell).run(heard));
         async move {
             // A process that has ended decides nothing any more.
@@ -88,7 +93,12 @@ impl Supervision {
         }
     }
 
-    async fn obey(&self, word: Word, processes: &mut BTreeMap<Key, Held>, tasks: &mut JoinSet<()>) {
+    async fn obey(
+        &mut self,
+        word: Word,
+        processes: &mut BTreeMap<Key, Held>,
+        tasks: &mut JoinSet<()>,
+    ) {
         match word {
             Word::Apply(specs) => {
                 let gone: Vec<Key> = processes
@@ -99,10 +109,10 @@ impl Supervision {
                 for held in gone.iter().filter_map(|key| processes.remove(key)) {
                     drop(held.commands.send(Command::End).await);
                 }
-                for spec in specs {
+                for mut spec in specs {
                     match processes.get_mut(&spec.key) {
                         Some(held) => {
-                            held.max_memory = spec.settings.max_memory;
+                            (held.max_memory, spec.key.run) = (spec.settings.max_memory, held.run);
                             drop(held.commands.send(Command::Apply(Arc::new(spec))).await);
                         }
                         None => drop(self.begin(spec, processes, tasks)),
@@ -127,7 +137,8 @@ impl Supervision {
         });
         for (key, instance, guard, memory) in measured.await.unwrap_or_default() {
             self.tools.board.measured(&key, instance, guard, memory);
-            let Some(held) = processes.get(&key).filter(|held| held.max_memory > 0) else {
+            let held = processes.get(&key.name());
+            let Some(held) = held.filter(|held| held.run == key.run && held.max_memory > 0) else {
                 continue;
             };
             if memory > held.max_memory {

@@ -84,6 +84,7 @@ impl Supervisor {
             heard,
             tools,
             first,
+            begun: 0,
             readiness,
             stop: stop.clone(),
             ended: ended.clone(),
@@ -146,7 +147,7 @@ impl Supervisor {
         let unknown =
             || ActionError::Unknown { region: region.to_owned(), process: process.to_owned() };
         let name = RegionName::new(region).map_err(|_invalid| unknown())?;
-        let key = Key { region: name, process: Arc::from(process) };
+        let key = Key::of_name(name, Arc::from(process));
         let (reply, answer) = oneshot::channel();
         let sent = self.words.send(Word::Act(key, action, reply)).await;
         sent.map_err(|_ended| ActionError::Gone)?;

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use crate::harness::backend::{Backend, Step, ok};
+use crate::harness::backend::{Backend, Step};
 use crate::harness::gateway::{Gateway, add_backend};
 use crate::harness::http::{Http, exchange};
 use crate::harness::{eventually, within};
@@ -106,18 +106,6 @@ async fn pieces_of_a_request_arrive_as_they_are_sent() {
 }
 
 #[tokio::test]
-async fn trailers_pass_to_clients_that_take_them() {
-    let reply = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTrailer: x-sum\r\n\r\n2\r\nok\r\n0\r\nx-sum: 42\r\n\r\n";
-    let backend = Backend::scripted(std::iter::repeat_n(Step::Reply(reply.into()), 2)).await;
-    let gateway = Gateway::before(backend.address).await;
-    let asking = "GET / HTTP/1.1\r\nHost: a\r\nx-region: 1\r\nTE: trailers\r\n\r\n";
-    let answer = exchange(gateway.proxy(), asking).await;
-    assert_eq!(answer.text(), "ok");
-    assert_eq!(answer.trailers, "x-sum: 42\r\n");
-    assert_eq!(exchange(gateway.proxy(), GET).await.trailers, "");
-}
-
-#[tokio::test]
 async fn a_client_may_wait_for_100_continue() {
     let backend = Backend::saying("thanks").await;
     let gateway = Gateway::before(backend.address).await;
@@ -144,35 +132,6 @@ async fn a_backend_that_refuses_is_a_bad_gateway() {
     }
 }
 
-/// Row 40.
-#[tokio::test]
-async fn garbage_and_resets_are_a_bad_gateway() {
-    for step in [
-        Step::Close,
-        Step::ReplyAndClose("SSH-2.0-OpenSSH\r\n".into()),
-        Step::ReplyAndClose("HTTP/1.1 200".into()),
-        Step::ReplyAndClose("HTTP/1.1 999999 What\r\n\r\n".into()),
-    ] {
-        let backend = Backend::scripted([step.clone(), step.clone()]).await;
-        let gateway = Gateway::before(backend.address).await;
-        let answer = exchange(gateway.proxy(), GET).await;
-        assert_eq!((answer.status, answer.code().as_str()), (502, "bad_gateway"), "{step:?}");
-    }
-}
-
-/// Row 40.
-#[tokio::test]
-async fn a_silent_backend_is_a_gateway_timeout() {
-    let backend = Backend::scripted([Step::Silence]).await;
-    let gateway = Gateway::start(|settings| {
-        add_backend(settings, "1", backend.address);
-        settings.proxy.first_byte_timeout = Duration::from_millis(100);
-    })
-    .await;
-    let answer = exchange(gateway.proxy(), GET).await;
-    assert_eq!((answer.status, answer.code().as_str()), (504, "gateway_timeout"));
-}
-
 #[tokio::test]
 async fn a_backend_that_stalls_within_its_answer_is_cut() {
     let backend =
@@ -186,27 +145,6 @@ async fn a_backend_that_stalls_within_its_answer_is_cut() {
     let mut http = Http::connect(gateway.proxy()).await;
     http.send(GET).await;
     assert!(http.rest().await.ends_with(b"abc"));
-}
-
-/// Row 41 (RFC 9112, section 9.3.1).
-#[tokio::test]
-async fn a_get_on_a_connection_that_was_just_closed_is_sent_again() {
-    let backend = Backend::scripted([ok("first"), Step::Close, ok("again")]).await;
-    let gateway = Gateway::before(backend.address).await;
-    assert_eq!(exchange(gateway.proxy(), GET).await.text(), "first");
-    assert_eq!(exchange(gateway.proxy(), GET).await.text(), "again");
-    assert_eq!(backend.connections(), 2);
-}
-
-/// Row 42 (RFC 9110, section 9.2.2).
-#[tokio::test]
-async fn a_post_in_the_same_spot_is_sent_once() {
-    let backend = Backend::scripted([ok("first"), Step::Close, ok("again")]).await;
-    let gateway = Gateway::before(backend.address).await;
-    assert_eq!(exchange(gateway.proxy(), GET).await.text(), "first");
-    let post = "POST / HTTP/1.1\r\nHost: a\r\nx-region: 1\r\nContent-Length: 2\r\n\r\nhi";
-    assert_eq!(exchange(gateway.proxy(), post).await.status, 502);
-    assert_eq!(backend.heads().iter().filter(|head| head.starts_with("POST")).count(), 1);
 }
 
 #[tokio::test]

@@ -250,7 +250,9 @@ async fn rules_refuse_before_any_backend_hears_of_it() {
         let refused = ask(path).await;
         assert_eq!((refused.status, refused.code().as_str()), (403, "forbidden_by_rule"), "{path}");
     }
-    for path in ["/x%2f..%2fadmin", "/x/..;/admin", "/%2561dmin", "/admin;a", "/x\\..\\admin"] {
+    for path in
+        ["/x%2f..%2fadmin", "/x/..;/admin", "/%2561dmin", "/admin;a", "/x\\..\\admin", "/Admin"]
+    {
         let refused = ask(path).await;
         assert_eq!(refused.status, 400, "{path}");
         assert_eq!(refused.code(), "path_ambiguous", "{path}");
@@ -260,7 +262,7 @@ async fn rules_refuse_before_any_backend_hears_of_it() {
     let far = get(gateway.proxy(), "/near", "x-region: 2\r\n").await;
     assert_eq!(far.status, 403);
     assert!(backend.heads().is_empty());
-    for path in ["/read", "/near", "/administration", "/Admin", "/a%2fb;c"] {
+    for path in ["/read", "/near", "/administration", "/Read", "/a%2fb;c"] {
         assert_eq!(ask(path).await.status, 200, "{path}");
     }
     // A path is handed on as it came.

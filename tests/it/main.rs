@@ -48,11 +48,11 @@ mod drain;
 mod failover;
 /// Folders that are served.
 mod files;
-/// Message framing, byte by byte.
+/// Message framing, where it takes more than bytes in and out.
 mod framing;
 /// Listening sockets that outlive a process.
 mod handover;
-/// Which header fields pass, which stop, which are ours.
+/// What the gateway says of a request, and what it leaves alone.
 mod headers;
 /// Backends that fall ill: real nginx, stopped, spoilt and brought back.
 mod health;
@@ -72,12 +72,16 @@ mod own_paths;
 mod page;
 /// The built binary: what it prints, where, and its exit codes.
 mod process;
+/// Real backends behind the gateway, real clients before it.
+mod real;
 /// Region → backend.
 mod region;
 /// The harness's own relay: a fault test is worth no more than its fault.
 mod relay;
 /// Another configuration without a restart.
 mod reload;
+/// The rules of HTTP, row by row, as raw bytes.
+mod rows;
 /// The built binary, running.
 mod running;
 /// Files, `.env`, variables and flags: precedence, and what is said of each mistake.

@@ -4,9 +4,9 @@ use futures_util::{SinkExt as _, StreamExt as _};
 use tokio::net::TcpListener;
 use tokio_tungstenite::tungstenite::Message;
 
-use crate::harness::backend::{Backend, Step, ok};
+use crate::harness::backend::{Backend, Step};
 use crate::harness::gateway::Gateway;
-use crate::harness::http::{Http, exchange, get};
+use crate::harness::http::{Http, get};
 use crate::harness::{chat, eventually, within};
 
 const ASKING: &str = "x-region: 1\r\nConnection: keep-alive, Upgrade\r\nUpgrade: WebSocket\r\nSec-WebSocket-Version: 13\r\n\
@@ -80,48 +80,6 @@ async fn early_bytes_arrive_once() {
     // One side's end is the other's.
     drop(http);
     assert!(backend.rest().await.is_empty());
-}
-
-/// Row 36: a refusal is an answer like any other.
-#[tokio::test]
-async fn a_refused_upgrade_is_relayed_with_its_body() {
-    let refusal = "HTTP/1.1 403 Forbidden\r\nContent-Length: 4\r\nx-why: no\r\n\r\nnope";
-    let backend = Backend::scripted([Step::Reply(refusal.into()), ok("next")]).await;
-    let gateway = Gateway::before(backend.address).await;
-    let mut http = Http::connect(gateway.proxy()).await;
-    let request = format!("GET /live HTTP/1.1\r\nHost: a\r\n{ASKING}\r\n");
-    http.send(&request).await;
-    let answer = http.answer(&request).await;
-    assert_eq!((answer.status, answer.text(), answer.header("x-why")), (403, "nope", Some("no")));
-    http.send("GET / HTTP/1.1\r\nHost: a\r\nx-region: 1\r\n\r\n").await;
-    assert_eq!(http.answer("GET").await.text(), "next", "the client's connection was kept");
-}
-
-/// Row 26 for upgrades: another protocol than the one asked for.
-#[tokio::test]
-async fn a_switch_to_something_else_is_refused() {
-    let switch = "HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: h2c\r\n\r\n";
-    let backend = Backend::scripted([Step::Reply(switch.into())]).await;
-    let gateway = Gateway::before(backend.address).await;
-    assert_eq!(get(gateway.proxy(), "/live", ASKING).await.status, 502);
-}
-
-/// Rows 31 and 34.
-#[tokio::test]
-async fn what_is_not_a_websocket_handshake_is_not_upgraded() {
-    let backend = Backend::saying("plain").await;
-    let gateway = Gateway::before(backend.address).await;
-    let with_body = format!("GET /live HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n{ASKING}\r\nhi");
-    let status = exchange(gateway.proxy(), &with_body).await.status;
-    assert!(matches!(status, 200 | 400), "{status}");
-    let h2c = "x-region: 1\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQAoAAAAAIAAAAA\r\n";
-    assert_eq!(get(gateway.proxy(), "/live", h2c).await.text(), "plain");
-    let no_connection = "x-region: 1\r\nUpgrade: websocket\r\n";
-    assert_eq!(get(gateway.proxy(), "/live", no_connection).await.text(), "plain");
-    for head in backend.heads() {
-        assert!(!head.to_ascii_lowercase().contains("\r\nupgrade:"), "{head}");
-        assert!(!head.to_ascii_lowercase().contains("http2-settings"), "{head}");
-    }
 }
 
 /// A hub that another process hosts is reached through its URL.

@@ -194,11 +194,26 @@ impl Certificates {
 
     /// From now on `table` counts; open connections keep what they were shown.
     pub(super) fn replace(&self, table: Table) {
-        for pair in table.pairs() {
+        let table = Arc::new(table);
+        let before = self.table.swap(Arc::clone(&table));
+        self.tell(&table, &before);
+    }
+
+    /// The same, unless the one that counts is no longer `before`; says whether it was done.
+    pub(super) fn replace_if(&self, before: &Arc<Table>, table: Table) -> bool {
+        let table = Arc::new(table);
+        let found = self.table.compare_and_swap(before, Arc::clone(&table));
+        let is_done = Arc::ptr_eq(&found, before);
+        if is_done {
+            self.tell(&table, before);
+        }
+        is_done
+    }
+
+    fn tell(&self, now: &Table, before: &Table) {
+        for pair in now.pairs() {
             self.metrics.certificate(&pair.place.name, pair.facts.not_after);
         }
-        let before = self.table.swap(Arc::new(table));
-        let now = self.table.load();
         for gone in before.pairs() {
             if now.pairs().iter().all(|pair| pair.place.name != gone.place.name) {
                 self.metrics.forget(&gone.place.name);

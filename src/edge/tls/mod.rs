@@ -118,6 +118,10 @@ impl fmt::Debug for Tls {
     }
 }
 
+/// Certificates that were read and found good, and are not shown yet.
+#[derive(Debug)]
+pub struct NextCertificates(Table);
+
 /// A certificate, for a status page.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -194,13 +198,18 @@ impl Tls {
         }))
     }
 
-    /// Puts the certificates of other settings in place; of those settings nothing else is taken over.
+    /// Reads the certificates of other settings; of those settings nothing else is taken over. Files are read, and nothing
+    /// is shown to anybody before [`Self::replace`].
     ///
     /// # Errors
-    /// Where one of them is no good: then none is replaced.
-    pub fn replace(&self, settings: &TlsSettings) -> Result<(), TlsError> {
-        self.certificates.replace(table(settings)?);
-        Ok(())
+    /// Where one of them is no good.
+    pub fn prepare(settings: &TlsSettings) -> Result<NextCertificates, TlsError> {
+        table(settings).map(NextCertificates)
+    }
+
+    /// From now on these are shown.
+    pub fn replace(&self, next: NextCertificates) {
+        self.certificates.replace(next.0);
     }
 
     /// The certificates in use, for a status page.

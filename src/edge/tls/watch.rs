@@ -122,8 +122,6 @@ impl Tls {
         match files.and_then(|files| files.pair(&pair.place)) {
             Ok(fresh) => {
                 doubts.clear(name);
-                tracing::info!(target: "Tls", certificate = %name, "the certificate {name} has changed, and is shown from now on");
-                warn_of_end(&fresh);
                 Some(Arc::new(fresh))
             }
             Err(why) => {
@@ -141,18 +139,20 @@ impl Tls {
     }
 }
 
-/// The table with the pairs that have changed; one that was put in place meanwhile stays.
+/// The table with the pairs that have changed. One that a reload has put in place meanwhile stays, and is looked at next.
 fn swap(certificates: &Certificates, before: &Arc<Table>, changed: &HashMap<Arc<str>, Arc<Pair>>) {
-    if !Arc::ptr_eq(&certificates.table(), before) {
-        return;
-    }
     let pairs = before
         .pairs()
         .iter()
         .map(|pair| Arc::clone(changed.get(&pair.place.name).unwrap_or(pair)))
         .collect();
-    if let Some(table) = Table::new(pairs, Some(before.default_name())) {
-        certificates.replace(table);
+    let table = Table::new(pairs, Some(before.default_name()));
+    if !table.is_some_and(|table| certificates.replace_if(before, table)) {
+        return;
+    }
+    for (name, fresh) in changed {
+        tracing::info!(target: "Tls", certificate = %name, "the certificate {name} has changed, and is shown from now on");
+        warn_of_end(fresh);
     }
 }
 
@@ -266,6 +266,18 @@ mod tests {
     }
 
     #[test]
+    fn a_look_does_not_undo_what_a_reload_has_put_in_place() {
+        let folder = tempfile::tempdir().unwrap();
+        let (a, b) =
+            (write(folder.path(), "a", &["a.example"]), write(folder.path(), "b", &["b.example"]));
+        let tls = Tls::new(&settings(&[&a]), &mut Registry::default()).unwrap();
+        let seen = tls.certificates.table();
+        tls.replace(Tls::prepare(&settings(&[&b])).unwrap());
+        swap(&tls.certificates, &seen, &HashMap::new());
+        assert_eq!(tls.certificates.table().default_name(), "b");
+    }
+
+    #[test]
     fn other_settings_replace_the_certificates_whole_or_not_at_all() {
         let folder = tempfile::tempdir().unwrap();
         let (a, b) =
@@ -274,10 +286,10 @@ mod tests {
         let tls = Tls::new(&settings(&[&a]), &mut registry).unwrap();
         let text = || encode(&registry).unwrap();
         assert!(text().contains("not_after_seconds{certificate=\"a\"}"));
-        tls.replace(&settings(&[&b])).unwrap();
+        tls.replace(Tls::prepare(&settings(&[&b])).unwrap());
         assert!(!text().contains("certificate=\"a\"") && text().contains("certificate=\"b\""));
         fs::write(&a.key, "").unwrap();
-        let error = tls.replace(&settings(&[&a, &b])).unwrap_err();
+        let error = Tls::prepare(&settings(&[&a, &b])).unwrap_err();
         assert_eq!(error.certificate(), "a");
         assert_eq!(&*tls.certificates.table().find("a.example").place.name, "b");
     }

@@ -1,38 +1,38 @@
 //! The backends among which one request has its choice, and the choice.
 //!
-//! Walk: [`Group::acquire`] looks at all members (`look`), finds the tier that serves, lets the way of balancing choose
-//! among those of it that have room, and waits in line where none has.
+//! Walk: [`Group::acquire`] has one chosen (`choice`) and waits in line where none has room; what the marks of all mean
+//! together, and what of the group is left, is said here for whoever asks.
 //!
 //! A group is immutable and belongs to one table; what must outlive a reload is in its [`Upstream`]s and in
 //! [`GroupState`]. Invariants: a backend that takes nothing (weight 0, draining) is never chosen; one over its bound
 //! neither; a worse tier only when nothing of a better one can be, while the better one is held back, or while it takes
 //! over by and by.
 
+mod choice;
+#[cfg(test)]
+mod tests;
+
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::AtomicU32;
 
 use http::HeaderMap;
 
-use super::balance::{self, Load, Tried, Turns, UNIT};
-use super::hash::{self, KeyBy};
-use super::member::{BackendSnapshot, Member, Now};
+use self::choice::Miss;
+use super::balance::{Tried, Turns, UNIT};
+use super::hash::KeyBy;
+use super::member::{BackendSnapshot, Member};
 use super::metrics::Waiting;
 use super::queue::{Limits, Overloaded, Queue};
-use super::ramp;
 use super::set::{MAX_BACKENDS, Set};
-use super::tiers::{Eligible, Serving};
+use super::tiers::Serving;
 use super::upstream::{Active, Arrival, Clock, Identity, Upstream, millis};
 use crate::proxy::dial::BackendTls;
-use crate::proxy::error::{Cause, SetupError};
+use crate::proxy::error::SetupError;
 use crate::proxy::failover;
-use crate::proxy::health::{Fit, HealthFamilies, Rules, Share, ShareWatch, Standing, Usable};
+use crate::proxy::health::{HealthFamilies, Rules, ShareWatch, Standing, Usable};
 use crate::proxy::metrics::RegionSeries;
 use crate::settings::{BackendSettings, BackendsSettings, Balance, HashBy};
-
-/// Where a request stands while a tier takes over: nearest the golden section of 1,000 without a common divisor, so that
-/// requests that follow each other stand far apart, and 1,000 of them everywhere once.
-const STRIDE: u32 = 619;
 
 /// What a group's next edition takes over.
 #[derive(Debug, Default)]
@@ -50,13 +50,6 @@ pub(in crate::proxy) enum NoBackend {
     Unavailable,
     /// All that are eligible are at their bound, and it could not be waited, or not any longer.
     Overloaded,
-}
-
-/// Why no backend was chosen.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Miss {
-    Unavailable,
-    Busy,
 }
 
 /// The backends of one region, or its hub.
@@ -79,8 +72,8 @@ pub(in crate::proxy) struct Group {
     region: Box<str>,
     series: Arc<RegionSeries>,
     clock: Clock,
-    /// How many of them may be ejected.
-    share: Share,
+    /// What their health is judged by, and how many of them may be ejected.
+    rules: Arc<Rules>,
 }
 
 /// What a group is built of besides its backends.
@@ -127,7 +120,6 @@ impl Group {
                 Some(member) => Arc::clone(&member.upstream),
                 None => Upstream::new(ground.region, backend, &arrival)?,
             };
-            upstream.time(ground.balance == Balance::P2cEwma);
             Ok(Member::new(upstream, backend))
         };
         let members = backends.iter().map(member).collect::<Result<Box<[_]>, SetupError>>()?;
@@ -150,7 +142,7 @@ impl Group {
             region: Box::from(ground.region),
             series: Arc::clone(ground.series),
             clock: ground.clock,
-            share: ground.rules.share(),
+            rules: Arc::clone(ground.rules),
         })
     }
 
@@ -166,8 +158,8 @@ impl Group {
         tried: &mut Tried,
         key: Option<u64>,
     ) -> Result<Active, NoBackend> {
-        // Whoever waits was here first.
-        if !self.bounded || self.state.queue.waiting() == 0 {
+        // Whoever waits was here first; but what has nobody left to go to need not wait to hear it.
+        if !self.bounded || self.state.queue.waiting() == 0 || self.is_hopeless(*tried) {
             match self.pick(tried, key) {
                 Ok(active) => return Ok(active),
                 Err(Miss::Unavailable) => return Err(NoBackend::Unavailable),
@@ -176,6 +168,12 @@ impl Group {
         }
         // Boxed: a request that need not wait should not be as large as one that must.
         Box::pin(self.wait(tried, key)).await
+    }
+
+    /// Whether nobody is left for a request.
+    fn is_hopeless(&self, tried: Tried) -> bool {
+        let usable = self.usable();
+        Set::of_bits(usable.eligible | usable.resort).without(tried.set()).is_empty()
     }
 
     async fn wait(&self, tried: &mut Tried, key: Option<u64>) -> Result<Active, NoBackend> {
@@ -193,140 +191,6 @@ impl Group {
             };
             Err(NoBackend::Overloaded)
         })
-    }
-
-    fn pick(&self, tried: &mut Tried, key: Option<u64>) -> Result<Active, Miss> {
-        if let [only] = &*self.members {
-            // Nothing to weigh, and a doubt would only turn an error of its own into ours.
-            if tried.contains(0) || !(only.is_clear() || self.usable().is_any()) {
-                return Err(Miss::Unavailable);
-            }
-            let active = Active::begin(&only.upstream, only.max_connections).ok_or(Miss::Busy)?;
-            tried.insert(0);
-            return Ok(active);
-        }
-        let now = Now::new(self.clock);
-        let mut view = self.look(&now);
-        let tier = self.tier_of_request(&view, key, &now);
-        let well = view.well.any.without(tried.set());
-        let candidates = if well.is_empty() {
-            self.of_best(view.doubtful.without(tried.set()))
-        } else {
-            self.of_tier(tier, well)
-        };
-        if candidates.is_empty() {
-            return Err(Miss::Unavailable);
-        }
-        loop {
-            let open = candidates.without(view.full);
-            let index = self.choose(open, key, &now).ok_or(Miss::Busy)?;
-            let member = self.members.get(index).ok_or(Miss::Busy)?;
-            if let Some(active) = Active::begin(&member.upstream, member.max_connections) {
-                tried.insert(index);
-                return Ok(active);
-            }
-            // Another worker was quicker.
-            view.full.insert(index);
-        }
-    }
-
-    /// What can be used, and notes since when.
-    fn look(&self, now: &Now) -> View {
-        let (mut view, usable) = (View::default(), self.usable());
-        for (index, member) in self.members.iter().enumerate() {
-            let since = &member.upstream.since;
-            match usable.fit(index) {
-                Fit::Eligible => {
-                    view.well.any.insert(index);
-                    let well = since.well(|| now.get());
-                    if well.is_none_or(|well| well >= self.hold) {
-                        view.well.held.insert(index);
-                    }
-                    if well.is_some_and(|well| well >= self.hold.max(self.slow_start)) {
-                        since.settle();
-                    }
-                }
-                Fit::Resort => {
-                    view.doubtful.insert(index);
-                    since.lost();
-                }
-                Fit::Out => since.lost(),
-            }
-            if member.is_full() {
-                view.full.insert(index);
-            }
-        }
-        view
-    }
-
-    fn tier_of_request(&self, view: &View, key: Option<u64>, now: &Now) -> u8 {
-        let serving = &self.state.serving;
-        if let Some(moved) = serving.look(&self.tiers, view.well, || now.get()) {
-            self.series.queue.tier_changes.inc();
-            let (region, from, to) = (&*self.region, moved.from, moved.to);
-            if to > from {
-                tracing::warn!(target: "Proxy", region, from, to, "nothing of tier {from} can be used: tier {to} serves");
-            } else {
-                tracing::info!(target: "Proxy", region, from, to, "tier {to} serves again");
-            }
-        }
-        // By its key, a request stays where it is while the others move.
-        let point = || match key {
-            Some(key) => u32::try_from(hash::mix(key) % u64::from(UNIT)).unwrap_or_default(),
-            None => self.state.points.fetch_add(1, Ordering::Relaxed).wrapping_mul(STRIDE) % UNIT,
-        };
-        serving.of_request(self.slow_start, || now.get(), point)
-    }
-
-    /// Those of the tier, or where it has none of them, of the best that has.
-    fn of_tier(&self, tier: u8, set: Set) -> Set {
-        let own = self.tiers.iter().find(|(number, _)| *number == tier);
-        let own = own.map(|(_, all)| all.and(set)).filter(|own| !own.is_empty());
-        own.unwrap_or_else(|| self.of_best(set))
-    }
-
-    fn of_best(&self, set: Set) -> Set {
-        let mut tiers = self.tiers.iter().map(|(_, all)| all.and(set));
-        tiers.find(|own| !own.is_empty()).unwrap_or(Set::EMPTY)
-    }
-
-    fn choose(&self, open: Set, key: Option<u64>, now: &Now) -> Option<usize> {
-        if let Some(only) = open.only() {
-            return Some(only);
-        }
-        let weight = |index: usize| self.members.get(index).map_or(1, |one| self.weight(one, now));
-        let active = |index: usize| self.members.get(index).map_or(0, |one| one.upstream.active());
-        match self.balance {
-            Balance::LeastConn => {
-                let load = |index| Load { active: active(index), weight: weight(index) };
-                balance::least_conn(open, &self.turns, load)
-            }
-            Balance::RoundRobin => balance::round_robin(open, &self.turns, weight),
-            Balance::P2cEwma => {
-                let cost = |index: usize| {
-                    let member = self.members.get(index);
-                    let latency =
-                        member.map(|one| one.upstream.latency.cost(active(index), now.get()));
-                    latency.unwrap_or(f64::MAX)
-                };
-                balance::two_choices(open, |below| fastrand::u64(..below), weight, cost)
-            }
-            Balance::ConsistentHash => {
-                let name = |index: usize| self.members.get(index).map_or(0, |one| one.name);
-                hash::rendezvous(open, key.unwrap_or_default(), name, weight)
-            }
-        }
-    }
-
-    /// A member's weight in thousandths, less what its slow start leaves out; not 0.
-    fn weight(&self, member: &Member, now: &Now) -> u32 {
-        let share = if self.slow_start == 0 {
-            UNIT
-        } else {
-            let well = member.upstream.since.well(|| now.get());
-            well.map_or(UNIT, |well| ramp::share(well, self.slow_start))
-        };
-        member.weight().saturating_mul(share).max(1)
     }
 
     /// What the group can take now: of the first tier with an eligible backend, the weights of those that are; and all
@@ -353,7 +217,7 @@ impl Group {
             *place = (member.tier, member.standing());
         }
         let count = self.members.len().min(standings.len());
-        Usable::of(standings.get(..count).unwrap_or_default(), self.share)
+        Usable::of(standings.get(..count).unwrap_or_default(), self.rules.share())
     }
 
     /// Tells when more should be ejected than may be; asked with each tick.
@@ -361,11 +225,27 @@ impl Group {
         self.state.share.look(&self.region, self.usable().exceeded);
     }
 
-    /// The backend could not be reached: pass it over for a while, where there are others.
-    #[expect(clippy::unused_self, reason = "whoever calls knows the group, not who keeps marks")]
-    pub(in crate::proxy) fn mark(&self, upstream: &Upstream) {
-        upstream.health.unreachable(Cause::Connect);
-        upstream.since.lost();
+    /// Has its backends judged by its rules and balanced in its way, now that its table is the one in place.
+    pub(in crate::proxy) fn take_charge(&self) {
+        for Member { upstream, .. } in &self.members {
+            upstream.health.adopt(&self.rules);
+            upstream.time(self.balance == Balance::P2cEwma);
+        }
+    }
+
+    /// Those of its backends that were tried as members of another edition.
+    pub(in crate::proxy) fn tried_before(&self, other: &Self, tried: Tried) -> Tried {
+        let mut again = Tried::default();
+        let before = |upstream: &Arc<Upstream>| {
+            let members = other.members.iter().enumerate();
+            members
+                .filter(|(index, _)| tried.contains(*index))
+                .any(|(_, one)| Arc::ptr_eq(&one.upstream, upstream))
+        };
+        let members = self.members.iter().enumerate();
+        let known = members.filter(|(_, member)| before(&member.upstream));
+        known.for_each(|(index, _)| again.insert(index));
+        again
     }
 
     /// The tier that serves.
@@ -397,15 +277,3 @@ fn tiers_of(members: &[Member]) -> Box<[(u8, Set)]> {
     };
     numbers.into_iter().map(of).collect()
 }
-
-/// What one look at the members has found.
-#[derive(Clone, Copy, Debug, Default)]
-struct View {
-    well: Eligible,
-    doubtful: Set,
-    /// At their bound.
-    full: Set,
-}
-
-#[cfg(test)]
-mod tests;

@@ -243,7 +243,12 @@ impl Upstream {
         self.queue.ring();
     }
 
-    fn outcome(&self, outcome: Outcome, trial: Trial) {
+    pub(super) fn outcome(&self, outcome: Outcome, trial: Trial) {
+        if let Outcome::Failed(cause) = outcome
+            && cause.is_unreachable()
+        {
+            self.since.lost();
+        }
         if self.timed.load(Ordering::Relaxed) {
             let took = match outcome {
                 // An error comes fast, and must not draw requests.
@@ -294,12 +299,14 @@ impl Active {
 
     pub(in crate::proxy) fn failed(&self, cause: Cause) {
         self.upstream.series.failed(cause);
-        self.outcome(Outcome::Failed(cause));
+        if cause.is_of_backend() {
+            self.outcome(Outcome::Failed(cause));
+        }
     }
 
-    /// The head of an answer has come.
-    pub(in crate::proxy) fn answered(&self, status: http::StatusCode) {
-        self.outcome(Outcome::Answered { status, took: self.since.elapsed() });
+    /// The head of an answer has come, so long after the choice.
+    pub(in crate::proxy) fn answered(&self, status: http::StatusCode, took: Duration) {
+        self.outcome(Outcome::Answered { status, took });
     }
 }
 

@@ -29,7 +29,7 @@ use std::time::Duration;
 
 use http::StatusCode;
 
-pub(super) use self::rules::{Rules, Share};
+pub(super) use self::rules::Rules;
 pub(super) use self::series::HealthFamilies;
 pub(super) use self::share::{Fit, Standing, Usable};
 pub use self::snapshot::{HealthSnapshot, MarkSnapshot, ProbeSnapshot};

@@ -252,7 +252,7 @@ impl Health {
     }
 
     /// It could not be reached: passed over for a while, where there are others.
-    pub(in crate::proxy) fn unreachable(&self, cause: Cause) {
+    fn unreachable(&self, cause: Cause) {
         let now = self.clock.millis();
         let until = now.saturating_add(self.rules.load().fail_timeout);
         self.unreachable_until.store(until, Ordering::Relaxed);
@@ -276,8 +276,11 @@ impl Health {
         if result.is_ok() {
             self.reached();
         }
-        let (now, rules) = (self.clock.millis(), self.rules.load());
-        self.judges().probed(now, (result, took), &rules, (&self.marks, &self.series));
+        let now = self.clock.millis();
+        let mut judges = self.judges();
+        // Under the lock: else a probe that was on its way while probes were turned off could leave its mark for ever.
+        let rules = self.rules.load();
+        judges.probed(now, (result, took), &rules, (&self.marks, &self.series));
     }
 
     /// Whether probes may come quicker, since none has said yet that it is up.

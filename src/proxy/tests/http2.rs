@@ -23,7 +23,7 @@ const STATUS_200: [u8; 1] = [0x88];
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Peer<S> {
     /// The first words of a connection, with some settings.
-    async fn begins_http2(mut self, settings: &[u8]) -> Self {
+    pub(super) async fn begins_http2(mut self, settings: &[u8]) -> Self {
         self.until("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await;
         self.frame(SETTINGS, 0, 0, settings).await;
         self
@@ -36,7 +36,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Peer<S> {
     }
 
     /// The stream of the next request, once all of it is here.
-    async fn request(&mut self) -> u32 {
+    pub(super) async fn request(&mut self) -> u32 {
         loop {
             let head = self.exactly(9).await;
             let length = u32::from_be_bytes([0, head[0], head[1], head[2]]);
@@ -52,13 +52,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Peer<S> {
     }
 
     /// Answers a stream with nothing but a 200.
-    async fn grants(&mut self, stream: u32) {
+    pub(super) async fn grants(&mut self, stream: u32) {
         self.frame(HEADERS, END_HEADERS | END_STREAM, stream, &STATUS_200).await;
     }
 }
 
 impl Backend {
-    async fn accept_http2(&self, settings: &[u8]) -> Peer {
+    pub(super) async fn accept_http2(&self, settings: &[u8]) -> Peer {
         self.accept().await.begins_http2(settings).await
     }
 }
@@ -226,4 +226,19 @@ async fn those_who_wait_for_a_dial_share_its_fate() {
     other.gets(502, "TlsTimeout").await;
     let dialed = timeout(Duration::from_millis(20), backend.0.accept()).await;
     assert!(dialed.is_err(), "each waiter dialed anew");
+}
+
+#[tokio::test]
+async fn trailers_that_a_stream_cannot_have_do_not_break_it() {
+    let backend = Backend::start().await;
+    let gateway = Gateway::of(region(backend.url(), true), Bounds::default()).await;
+    let mut client = gateway.connect().await;
+    let head = "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nTrailer: x-sum\r\n\r\n";
+    let trailers = "x-sum: 1\r\nConnection: close\r\nTransfer-Encoding: gzip\r\nTE: gzip\r\n";
+    client.say(format!("{head}2\r\nhi\r\n0\r\n{trailers}\r\n")).await;
+    let mut peer = backend.accept_http2(&[]).await;
+    let stream = peer.request().await;
+    peer.grants(stream).await;
+    ok(&mut client).await;
+    assert_eq!(gateway.count("proxy_upstream_errors_total{region=\"1\",cause=\"reset\"}"), 0);
 }

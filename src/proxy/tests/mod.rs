@@ -3,8 +3,10 @@
 //! Only the gateway runs in tasks: a test writes what the client sends, accepts as the backend, reads,
 //! answers, and reads as the client, in one line of thought. Every wait has a deadline.
 
+mod blame;
 mod bodies;
 mod course;
+mod editions;
 mod exchanges;
 mod failures;
 mod health;

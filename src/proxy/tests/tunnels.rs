@@ -3,7 +3,7 @@
 use super::*;
 
 const ASK: &str = "GET /chat?x=1 HTTP/1.1\r\nHost: a\r\nConnection: keep-alive, Upgrade\r\n\
-                   Upgrade: WebSocket\r\nSec-WebSocket-Key: k\r\nSec-WebSocket-Version: 13\r\n\r\n";
+                   Upgrade: WebSocket\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n";
 const SWITCH: &str = "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\n\
                       Upgrade: websocket\r\nSec-WebSocket-Accept: s\r\n\r\n";
 
@@ -32,7 +32,11 @@ async fn bytes_right_behind_the_handshake_are_delivered_once_and_in_order() {
     let mut peer = backend.accept().await;
     let head = peer.head().await;
     assert!(head.starts_with("get /chat?x=1 http/1.1\r\n"), "{head}");
-    for line in ["connection: upgrade\r\n", "upgrade: websocket\r\n", "sec-websocket-key: k\r\n"] {
+    for line in [
+        "connection: upgrade\r\n",
+        "upgrade: websocket\r\n",
+        "sec-websocket-key: dghlihnhbxbszsbub25jzq==\r\n",
+    ] {
         assert!(head.contains(line), "{head}");
     }
     assert!(peer.read.is_empty(), "nothing goes on before the 101");

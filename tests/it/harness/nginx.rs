@@ -10,7 +10,7 @@ use tokio::net::TcpStream;
 use super::eventually;
 
 /// A server whose answer to every path is its name; `/slow` answers with its name over and over, a little at a time, for
-/// hours.
+/// hours; below `/files/` there is what the test has put there.
 pub(crate) struct Nginx {
     pub(crate) address: SocketAddr,
     folder: TempDir,
@@ -29,6 +29,13 @@ impl Nginx {
         let mut nginx = Self { address, folder, child: None };
         nginx.up().await;
         nginx
+    }
+
+    /// Puts a file below `/files/`.
+    pub(crate) fn put(&self, name: &str, content: &[u8]) {
+        let files = self.folder.path().join("files");
+        fs::create_dir_all(&files).unwrap();
+        fs::write(files.join(name), content).unwrap();
     }
 
     /// Starts it, on the same port; ends when it answers.
@@ -74,6 +81,7 @@ fn configuration(name: &str, address: SocketAddr) -> String {
            server {{
              listen {address};
              location / {{ return 200 \"{name}\"; }}
+             location /files/ {{ root .; }}
              location = /slow {{ root .; limit_rate 1k; }}
            }}
          }}"

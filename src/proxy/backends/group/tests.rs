@@ -4,12 +4,16 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use futures_util::future::{FutureExt as _, join_all};
+use futures_util::future::FutureExt as _;
 use proptest::prelude::*;
-use tokio::time::{Instant, advance};
+use tokio::time::advance;
+
+mod bounds;
 
 use super::*;
 use crate::observability::Registry;
+use crate::proxy::error::Cause;
+use crate::proxy::health::{Outcome, Trial};
 use crate::proxy::metrics::Families;
 use crate::settings::RegionName;
 
@@ -54,6 +58,13 @@ impl Plan {
         };
         Group::new(backends, previous, &ground).unwrap()
     }
+
+    /// Builds one and puts it in place.
+    fn place(&self, backends: &[BackendSettings]) -> Group {
+        let group = self.build(backends, None);
+        group.take_charge();
+        group
+    }
 }
 
 /// Backends `http://NAME:80`, in this tier and of this weight.
@@ -87,6 +98,12 @@ impl Group {
     fn upstream(&self, name: &str) -> &Arc<Upstream> {
         let label = format!("{name}:80");
         &self.members.iter().find(|one| *one.upstream.label == *label).unwrap().upstream
+    }
+
+    /// A backend could not be reached.
+    #[expect(clippy::unused_self, reason = "reads as what happens to a group")]
+    fn mark(&self, upstream: &Upstream) {
+        upstream.outcome(Outcome::Failed(Cause::Connect), Trial::No);
     }
 
     /// Who would get a request now; nothing may have to be waited for.
@@ -296,10 +313,28 @@ async fn requests_that_belong_together_go_to_the_same_backend() {
     assert_eq!(before, (0..600).map(of).collect::<Vec<_>>());
 }
 
+/// A table that is built and then not put in place leaves everything as it was.
+#[tokio::test(start_paused = true)]
+async fn what_is_only_built_changes_nothing() {
+    let mut plan = Plan::new(Balance::P2cEwma);
+    let all = backends(&[("a", 0, 1), ("b", 0, 1)]);
+    let group = plan.place(&all);
+    plan.balance = Balance::LeastConn;
+    let next = plan.build(&all, Some(&group));
+    let answers = |name: &str| {
+        let active = Active::begin(group.upstream(name), 0).unwrap();
+        active.answered(http::StatusCode::OK, Duration::from_secs(1));
+        group.upstream(name).latency.cost(0, 0)
+    };
+    assert!(answers("a") > 900_000.0, "latencies are still asked for");
+    next.take_charge();
+    assert!(answers("b") < 1.0, "and now they are not");
+}
+
 #[tokio::test(start_paused = true)]
 async fn who_answers_faster_gets_more_and_who_fails_gets_little() {
     let plan = Plan::new(Balance::P2cEwma);
-    let group = plan.build(&backends(&[("fast", 0, 1), ("slow", 0, 1), ("bad", 0, 1)]), None);
+    let group = plan.place(&backends(&[("fast", 0, 1), ("slow", 0, 1), ("bad", 0, 1)]));
     let mut split = BTreeMap::<String, u32>::new();
     for _ in 0..3_000 {
         let active = group.next(&mut Tried::default()).unwrap();
@@ -310,145 +345,12 @@ async fn who_answers_faster_gets_more_and_who_fails_gets_little() {
             _ => (http::StatusCode::BAD_GATEWAY, 1),
         };
         let took = Duration::from_millis(took);
-        active.outcome(crate::proxy::health::Outcome::Answered { status, took });
+        active.answered(status, took);
         *split.entry(name).or_default() += 1;
         advance(Duration::from_millis(1)).await;
     }
     assert!(split["fast"] > 1_800, "it wins every draw that it is in: {split:?}");
     assert!(split["bad"] < 30, "its fast errors draw nothing: {split:?}");
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_bound_is_kept_and_who_waits_is_served_in_turn() {
-    let settings = BackendsSettings { queue_length: 2, ..BackendsSettings::default() };
-    let group = bounded(&[("a", 1), ("b", 1)], settings);
-    let (one, other) = (group.next(&mut Tried::default()), group.next(&mut Tried::default()));
-    let (one, _other) = (one.unwrap(), other.unwrap());
-    let (mut first, mut second) = (Tried::default(), Tried::default());
-    let mut first = Box::pin(group.acquire(&mut first, None));
-    let mut second = Box::pin(group.acquire(&mut second, None));
-    assert!((&mut first).now_or_never().is_none());
-    assert!((&mut second).now_or_never().is_none());
-    assert_eq!(group.waiting(), 2);
-    assert_eq!(group.first(), "Overloaded", "no place to wait");
-    assert_eq!(group.series.queue.rejections.get(), 1);
-    drop(one);
-    assert!((&mut second).now_or_never().is_none(), "it was not its turn");
-    let served = (&mut first).now_or_never().unwrap().unwrap();
-    assert_eq!(name(&served), "a");
-    assert_eq!(group.waiting(), 1);
-    let begun = Instant::now();
-    assert_eq!(second.await.unwrap_err(), NoBackend::Overloaded);
-    assert_eq!(begun.elapsed(), BackendsSettings::default().queue_timeout);
-    assert_eq!(group.series.queue.timeouts.get(), 1);
-    assert_eq!(group.waiting(), 0);
-}
-
-#[tokio::test(start_paused = true)]
-async fn who_comes_later_does_not_overtake() {
-    let group = bounded(&[("a", 1)], BackendsSettings::default());
-    let one = group.next(&mut Tried::default()).unwrap();
-    let mut tried = Tried::default();
-    let mut first = Box::pin(group.acquire(&mut tried, None));
-    assert!((&mut first).now_or_never().is_none());
-    drop(one);
-    // There is room now, but it is the first one's.
-    let mut tried = Tried::default();
-    let mut late = Box::pin(group.acquire(&mut tried, None));
-    assert!((&mut late).now_or_never().is_none());
-    let served = first.await.unwrap();
-    assert!((&mut late).now_or_never().is_none());
-    drop(served);
-    assert_eq!(name(&late.await.unwrap()), "a");
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_backup_does_not_serve_what_a_full_primary_could() {
-    let settings = BackendsSettings { queue_length: 0, ..BackendsSettings::default() };
-    let plan = Plan { settings, ..Plan::new(Balance::LeastConn) };
-    let mut all = backends(&[("a", 0, 1), ("b", 1, 1)]);
-    all[0].max_connections = 1;
-    let group = plan.build(&all, None);
-    let _one = group.next(&mut Tried::default()).unwrap();
-    assert_eq!(group.first(), "Overloaded");
-    // One that the primary has refused may go on to the backup.
-    let mut tried = Tried::default();
-    tried.insert(0);
-    assert_eq!(name(&group.next(&mut tried).unwrap()), "b");
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_popular_key_overflows_to_its_second_choice() {
-    let mut plan = Plan::new(Balance::ConsistentHash);
-    plan.settings.queue_length = 0;
-    let mut all = backends(&[("a", 0, 1), ("b", 0, 1), ("c", 0, 1)]);
-    for backend in &mut all {
-        backend.max_connections = 2;
-    }
-    let group = plan.build(&all, None);
-    let pick = || group.acquire(&mut Tried::default(), Some(7)).now_or_never().unwrap();
-    let held: Vec<Active> = (0..6).map(|_| pick().unwrap()).collect();
-    let names: Vec<String> = held.iter().map(name).collect();
-    assert!(names[0] == names[1] && names[2] == names[3] && names[4] == names[5], "{names:?}");
-    assert_eq!(pick().unwrap_err(), NoBackend::Overloaded);
-}
-
-/// Whoever is let in because something changed, and not because something ended.
-#[tokio::test(start_paused = true)]
-async fn a_weight_that_comes_back_wakes_who_waits() {
-    let group = bounded(&[("a", 1), ("b", 1)], BackendsSettings::default());
-    group.upstream("b").override_weight(Some(0));
-    let _one = group.next(&mut Tried::default()).unwrap();
-    let mut tried = Tried::default();
-    let mut waiting = Box::pin(group.acquire(&mut tried, None));
-    assert!((&mut waiting).now_or_never().is_none());
-    group.upstream("b").override_weight(None);
-    assert_eq!(name(&waiting.now_or_never().unwrap().unwrap()), "b");
-}
-
-/// The line is the region's, and not one table's.
-#[tokio::test(start_paused = true)]
-async fn who_waits_over_a_reload_is_let_in() {
-    let mut plan = Plan::new(Balance::LeastConn);
-    plan.settings.queue_length = 1;
-    let mut all = backends(&[("a", 0, 1), ("b", 0, 1)]);
-    for backend in &mut all {
-        backend.max_connections = 1;
-    }
-    let before = plan.build(&all, None);
-    let _one = before.next(&mut Tried::default()).unwrap();
-    let other = before.next(&mut Tried::default()).unwrap();
-    let mut tried = Tried::default();
-    let mut waiting = Box::pin(before.acquire(&mut tried, None));
-    assert!((&mut waiting).now_or_never().is_none());
-    let after = plan.build(&all, Some(&before));
-    assert_eq!((after.waiting(), after.first().as_str()), (1, "Overloaded"));
-    drop(other);
-    assert!(waiting.now_or_never().unwrap().is_ok());
-}
-
-/// Many at once, on one clock, each of which takes its time: never more than the bound, and nobody is left behind.
-#[tokio::test(start_paused = true)]
-async fn a_crowd_gets_through_a_narrow_door() {
-    let settings = BackendsSettings {
-        queue_length: 1_000,
-        queue_timeout: Duration::from_secs(100),
-        ..BackendsSettings::default()
-    };
-    let group = bounded(&[("a", 2), ("b", 3)], settings);
-    let visits = join_all((0..500_u64).map(|visit| {
-        let group = &group;
-        async move {
-            let mut tried = Tried::default();
-            let active = group.acquire(&mut tried, None).await.unwrap();
-            assert!(group.upstream("a").active() <= 2 && group.upstream("b").active() <= 3);
-            tokio::time::sleep(Duration::from_millis(1 + visit * 7 % 13)).await;
-            drop(active);
-        }
-    }));
-    visits.await;
-    assert_eq!(group.upstream("a").requests() + group.upstream("b").requests(), 500);
-    assert_eq!((group.waiting(), group.upstream("a").active()), (0, 0));
 }
 
 proptest! {
@@ -467,7 +369,7 @@ proptest! {
             weight: *weight,
             ..BackendSettings::primary(format!("http://b{index}"))
         });
-        let group = Plan::new(balance).build(&list.collect::<Vec<_>>(), None);
+        let group = Plan::new(balance).place(&list.collect::<Vec<_>>());
         for (member, (_, _, marked, draining)) in group.members.iter().zip(&members) {
             if *marked {
                 group.mark(&member.upstream);
