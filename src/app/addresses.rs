@@ -12,6 +12,8 @@ pub struct Addresses {
     pub proxy: Option<SocketAddr>,
     /// The proxy by TLS.
     pub tls: Option<SocketAddr>,
+    /// Where plain HTTP is sent there.
+    pub redirect: Option<SocketAddr>,
     pub hubs: Vec<(RegionName, SocketAddr)>,
     pub api: Option<SocketAddr>,
     pub demos: Vec<(&'static str, SocketAddr)>,
@@ -35,8 +37,9 @@ impl Addresses {
         }
         let proxy = listeners.proxy.as_ref().map(first).transpose()?.flatten();
         let tls = listeners.tls.as_ref().map(first).transpose()?.flatten();
+        let redirect = listeners.redirect.as_ref().map(first).transpose()?.flatten();
         let api = listeners.api.as_ref().map(first).transpose()?.flatten();
-        Ok(Self { proxy, tls, hubs, api, demos, admin: listeners.admin.local_addr()? })
+        Ok(Self { proxy, tls, redirect, hubs, api, demos, admin: listeners.admin.local_addr()? })
     }
 
     /// For those who read the log and not the banner.
@@ -46,6 +49,9 @@ impl Addresses {
         }
         if let Some(address) = self.tls {
             tracing::info!(target: "App", %address, "the proxy listens for TLS");
+        }
+        if let Some(address) = self.redirect {
+            tracing::info!(target: "App", %address, "plain HTTP is redirected");
         }
         for (region, address) in &self.hubs {
             tracing::info!(target: "App", %address, %region, "a hub listens");

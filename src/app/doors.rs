@@ -16,7 +16,7 @@ pub(super) fn build_workers(
     listeners: &mut Listeners,
     workers: usize,
     (common, shared): (&Arc<Common>, &Arc<Shared>),
-    tls: Option<&Arc<Tls>>,
+    (tls, redirect_host): (Option<&Arc<Tls>>, Option<&str>),
 ) -> Vec<Worker> {
     let mut built: Vec<Worker> =
         (0..workers).map(|_| Worker::new(Proxy::new(Arc::clone(shared)))).collect();
@@ -30,6 +30,12 @@ pub(super) fn build_workers(
         deal(&mut built, bound, is_shared, |proxy| {
             let (tls, common) = (Arc::clone(tls), Arc::clone(common));
             Edge::public_tls(tls, common, proxy, health.clone(), Arc::clone(&slots))
+        });
+    }
+    if let (Some(bound), Some(host)) = (listeners.redirect.take(), redirect_host) {
+        let is_shared = listeners.is_shared("redirect");
+        deal(&mut built, bound, is_shared, |proxy| {
+            Edge::redirect(host, Arc::clone(common), proxy, health.clone(), Arc::clone(&slots))
         });
     }
     for (region, bound) in std::mem::take(&mut listeners.hubs) {

@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use crate::bus;
 use crate::edge::TlsError;
 use crate::files;
+use crate::observability::AccessError;
 use crate::proxy;
 
 /// One line for the operator.
@@ -21,7 +22,7 @@ pub enum AppError {
     #[error("the socket {name:?} that was handed over cannot be used: {source}")]
     Inherited { name: String, source: io::Error },
     #[error(
-        "a socket named {name:?} was handed over; the names are proxy, tls, admin, api, and hub-REGION (FileDescriptorName=)"
+        "a socket named {name:?} was handed over; the names are proxy, tls, redirect, admin, api, and hub-REGION (FileDescriptorName=)"
     )]
     InheritedName { name: String },
     #[error("{0}")]
@@ -30,6 +31,8 @@ pub enum AppError {
     Tls(#[from] TlsError),
     #[error("{0}")]
     Bus(#[from] bus::SetupError),
+    #[error("{0}")]
+    Access(#[from] AccessError),
     #[error("{0}")]
     Files(#[from] files::MountError),
     #[error("the runtime could not be started: {0}")]

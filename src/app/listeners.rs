@@ -15,6 +15,8 @@ pub(super) struct Listeners {
     pub(super) proxy: Option<Vec<TcpListener>>,
     /// The proxy's, once more for TLS.
     pub(super) tls: Option<Vec<TcpListener>>,
+    /// Plain HTTP that leads there.
+    pub(super) redirect: Option<Vec<TcpListener>>,
     pub(super) hubs: Vec<(RegionName, Vec<TcpListener>)>,
     pub(super) api: Option<Vec<TcpListener>>,
     pub(super) demos: Vec<(Sample, RegionName, TcpListener)>,
@@ -57,6 +59,16 @@ impl Listeners {
             }
             None => None,
         };
+        let redirect = match settings.tls.redirect_port.filter(|_| parts.proxy) {
+            Some(port) => {
+                let address = SocketAddr::new(settings.proxy.bind, port);
+                Some(match taken("redirect", workers)? {
+                    Some(sockets) => sockets,
+                    None => many(address, workers, "the redirect", "PROXY_REDIRECT_PORT")?,
+                })
+            }
+            None => None,
+        };
         let mut hubs = Vec::new();
         for (name, region) in &settings.regions {
             let Some(place) = &region.hub else { continue };
@@ -85,7 +97,7 @@ impl Listeners {
             None => one(address, "the admin listener", "ADMIN_PORT")?,
         };
         inherited.warn_of_the_rest();
-        Ok(Self { proxy, tls, hubs, api, demos, admin, shared })
+        Ok(Self { proxy, tls, redirect, hubs, api, demos, admin, shared })
     }
 }
 

@@ -44,7 +44,7 @@ use crate::demo;
 use crate::edge::{self, Common, CommonParts, Tls};
 use crate::hub::Hub;
 use crate::limits::Limiter;
-use crate::observability::{self, Health, Readiness, Registry, Verbosity};
+use crate::observability::{self, AccessLog, AccessWriter, Health, Readiness, Registry, Verbosity};
 use crate::proxy::Shared;
 use crate::settings::{BusSettings, LoadOptions, Loaded, Parts, RegionName, Settings};
 use crate::shutdown::Drain;
@@ -77,6 +77,8 @@ pub struct App {
     supervision: Supervision,
     drain: Drain,
     grace: watch::Sender<Duration>,
+    /// Writes access lines until the last thing has ended.
+    access: Option<AccessWriter>,
     reloading: Reloading,
     notifier: Notifier,
 }
@@ -87,6 +89,7 @@ struct Reloading {
     proxy: Arc<Shared>,
     supervisor: Supervisor,
     tls: Option<Arc<Tls>>,
+    lines: AccessLog,
     demos: Vec<(RegionName, String)>,
     work: ReloadWork,
     source: Option<Source>,
@@ -186,14 +189,19 @@ impl App {
         let (settings, demos) = with_demos(settings, &listeners).map_err(AppError::Runtime)?;
         let mut registry = Registry::with_prefix("meridian");
         let (drain, readiness) = (Drain::new(), starting());
+        let access = AccessWriter::start(&mut registry).map_err(AppError::Runtime)?;
+        access.log().set(&settings.log, &settings.access)?;
         let bus = build_bus(&settings.bus, &mut registry)?;
         let hosted: Vec<_> = listeners.hubs.iter().map(|(name, _)| name.clone()).collect();
         let hub = Hub::new(&settings.hub, &hosted, bus.clone(), drain.clone(), &mut registry);
         let api = settings.api.enabled.then(|| Api::new(&settings, bus.clone(), &mut registry));
         let shared = build_proxy(&settings, &drain, &mut registry)?;
+        shared.record_in(access.log());
+        hub.record_in(access.log());
         let tls = build_tls(&settings, &listeners, &mut registry)?;
         let common = Common::new(CommonParts {
             settings: &settings,
+            lines: access.log(),
             limiter: Limiter::new(bus.clone(), &mut registry),
             proxy: Arc::clone(&shared),
             hub: Arc::clone(&hub),
@@ -219,7 +227,8 @@ impl App {
             supervisor: supervisor.clone(),
             sections: sections(&supervisor, tls.as_ref()),
         };
-        let mut workers = build_workers(&mut listeners, workers, (&common, &shared), tls.as_ref());
+        let secured = (tls.as_ref(), settings.tls.redirect_host.as_deref());
+        let mut workers = build_workers(&mut listeners, workers, (&common, &shared), secured);
         if let (Some(api), Some(bound)) = (api, listeners.api.take()) {
             let bound = (bound, listeners.is_shared("api"));
             open_api(&mut workers, bound, &api, &common, &settings.api);
@@ -238,7 +247,16 @@ impl App {
             supervision,
             drain,
             grace: watch::Sender::new(settings.shutdown.grace),
-            reloading: Reloading { proxy: shared, supervisor, tls, demos, work, source: None },
+            reloading: Reloading {
+                proxy: shared,
+                supervisor,
+                tls,
+                lines: access.log(),
+                demos,
+                work,
+                source: None,
+            },
+            access: Some(access),
             notifier: Notifier::default(),
         })
     }
@@ -256,7 +274,7 @@ impl App {
     ///
     /// # Errors
     /// Where a part failed.
-    pub async fn run(self, mut stops: StopRequests) -> Result<(), AppError> {
+    pub async fn run(mut self, mut stops: StopRequests) -> Result<(), AppError> {
         let stop = CancellationToken::new();
         let mut tasks = Tasks::new(stop.clone());
         let bus_stop = CancellationToken::new();
@@ -264,6 +282,7 @@ impl App {
             (self.drain.clone(), self.readiness.clone(), Arc::clone(&self.common));
         let (grace, notifier) = (self.grace.subscribe(), self.notifier.clone());
         let supervisor = self.reloading.supervisor.clone();
+        let access = self.access.take();
         self.start(&mut tasks, &stop, &bus_stop)?;
         notifier.ready();
         let failed = tokio::select! {
@@ -302,6 +321,8 @@ impl App {
         // The bus goes last: the queues of the sockets were flushed through it.
         bus_stop.cancel();
         let finished = tasks.finish(AFTER_CUT).await;
+        // With the last exchange its line.
+        drop(access);
         tracing::info!(target: "App", clean = cut.is_none() && closed.is_ok() && finished.is_ok(), "stopped");
         failed.map_or(finished, Err)
     }
@@ -407,8 +428,10 @@ impl Reloading {
     ) -> Result<(), AppError> {
         let Some(Source { options, loaded, verbosity }) = self.source else { return Ok(()) };
         let (common, demos) = (Arc::clone(common), self.demos);
-        let (proxy, supervisor, tls) = (self.proxy, self.supervisor, self.tls);
-        let targets = Targets { proxy, supervisor, tls, common, verbosity, demos, grace };
+        let (proxy, supervisor, tls, lines) = (self.proxy, self.supervisor, self.tls, self.lines);
+        tasks
+            .spawn("reopening", reload::reopen(reload::reopenings()?, lines.clone(), stop.clone()));
+        let targets = Targets { proxy, supervisor, tls, lines, common, verbosity, demos, grace };
         let targets = Arc::new(targets);
         let notifier = notifier.clone();
         let reloader = Reloader { options, running: loaded, targets, work: self.work, notifier };

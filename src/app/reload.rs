@@ -17,7 +17,7 @@ use super::error::AppError;
 use super::notify::Notifier;
 use crate::admin::{ReloadAsk, ReloadProblem, ReloadReport, ReloadResult, ReloadWork};
 use crate::edge::{self, Common, NextCertificates, Tls};
-use crate::observability::Verbosity;
+use crate::observability::{AccessLog, Verbosity};
 use crate::proxy::Shared;
 use crate::settings::{self, LoadOptions, Loaded, RegionName, Settings};
 use crate::supervise::Supervisor;
@@ -29,6 +29,8 @@ pub(super) struct Targets {
     pub(super) supervisor: Supervisor,
     /// Where the proxy listens for it.
     pub(super) tls: Option<Arc<Tls>>,
+    /// Where access lines are written.
+    pub(super) lines: AccessLog,
     pub(super) common: Arc<Common>,
     /// Where this process's log was set up by it.
     pub(super) verbosity: Option<Verbosity>,
@@ -51,6 +53,25 @@ pub(super) struct Reloader {
 /// SIGHUP, which asks for a reload; taken before anything starts, since it ends a process that does not take it.
 pub(super) fn hangups() -> Result<Signal, AppError> {
     signal(SignalKind::hangup()).map_err(AppError::Signals)
+}
+
+/// SIGUSR1, which asks for the file of access lines to be opened again.
+pub(super) fn reopenings() -> Result<Signal, AppError> {
+    signal(SignalKind::user_defined1()).map_err(AppError::Signals)
+}
+
+/// Opens the file of access lines again when it is asked for, until `stop`.
+pub(super) async fn reopen(
+    mut asked: Signal,
+    lines: AccessLog,
+    stop: CancellationToken,
+) -> Result<(), AppError> {
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return Ok(()),
+            () = next(&mut asked) => lines.reopen(),
+        }
+    }
 }
 
 impl Reloader {
@@ -153,6 +174,10 @@ impl Targets {
         let policy =
             self.common.edition(&settings).map_err(|error| vec![of_a_part("static", &error)])?;
         let certificates = self.certificates(&settings)?;
+        let lines = self
+            .lines
+            .prepare(&settings.log, &settings.access)
+            .map_err(|error| vec![of_a_part("access", &error)])?;
         self.proxy
             .replace(&settings, &settings.regions, settings.default_region.as_ref())
             .map_err(|error| vec![of_a_part("regions", &error)])?;
@@ -164,6 +189,7 @@ impl Targets {
         if let Some(verbosity) = &self.verbosity {
             verbosity.set(&settings.log);
         }
+        self.lines.adopt(lines);
         Ok(())
     }
 

@@ -3,61 +3,42 @@
 //! The record begins with the request and is written when it is dropped: by the body that was sent to its end, or
 //! by hyper, which drops the handler of a client that went away. So every exchange leaves one line.
 
+use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri};
+use http::header::{REFERER, USER_AGENT};
+use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Uri, Version};
+use hyper::body::Incoming;
 
+use super::Link;
 use super::wire::Wire;
 use crate::limits::Tally;
-use crate::proxy::{Arrival, RegionRef, Report, Shared};
+use crate::observability::{self, Ending, Entry, Part, protocol};
+use crate::proxy::{Arrival, RegionRef, Report, Shared, TraceId};
 use crate::shutdown::{Drain, InFlight};
 
-/// How an exchange ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum End {
-    /// The whole answer was handed to the connection.
-    Complete,
-    /// The client left before that.
-    ClientGone,
-    /// This gateway cut it, at the end of its drain.
-    Cut,
-    /// The backend broke off, or stopped moving, in the middle of its answer.
-    BackendAborted,
-    /// A file of ours could not be read on.
-    Unreadable,
-    /// Not an exchange of ours any more: a tunnel or a chat socket, which writes its own line.
-    Upgraded,
-}
-
-impl End {
-    fn as_str(self) -> &'static str {
-        match self {
-            Self::Complete => "complete",
-            Self::ClientGone => "client_gone",
-            Self::Cut => "cut",
-            Self::BackendAborted => "backend_aborted",
-            Self::Unreadable => "unreadable",
-            Self::Upgraded => "upgraded",
-        }
-    }
-}
-
-/// Where access lines of a listener come from, and how they are labelled.
+/// Where access lines of a listener go, and how they are labelled.
 #[derive(Debug)]
 pub(super) struct AccessLog {
     pub(super) drain: Drain,
     /// Where requests are counted that are for no region.
     pub(super) regions: Arc<Shared>,
-    pub(super) kind: Kind,
+    pub(super) part: Part,
+    pub(super) lines: observability::AccessLog,
 }
 
-/// Whose listener it is, and so whose lines.
+/// How far an exchange has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
-    Proxy,
-    Hub,
-    Api,
+enum Course {
+    /// The answer is not with the connection whole.
+    Open,
+    /// It is.
+    Done,
+    /// It broke off, for this reason.
+    Broken(Ending),
+    /// Not an exchange of ours any more: a tunnel or a chat socket, which writes its own line.
+    Upgraded,
 }
 
 /// The record of one exchange.
@@ -67,6 +48,9 @@ pub(super) struct Access {
     wire: Wire,
     method: Method,
     uri: Uri,
+    version: Version,
+    tls: Option<&'static str>,
+    client: IpAddr,
     started: Instant,
     /// 0 until there is an answer.
     status: u16,
@@ -77,9 +61,13 @@ pub(super) struct Access {
     tally: Option<Box<Tally>>,
     /// The name of the API key that was shown.
     key: Option<Arc<str>>,
+    /// `Referer` and `User-Agent`, where lines have them.
+    agent: Option<Box<[Option<HeaderValue>; 2]>>,
     request_id: HeaderValue,
     sent: u64,
-    end: End,
+    /// What it ends as when the whole answer is with the connection.
+    verdict: Ending,
+    course: Course,
     /// Given back when the answer is with the system, and not only with hyper.
     flight: Option<InFlight>,
 }
@@ -93,26 +81,45 @@ impl Access {
         log: Arc<AccessLog>,
         wire: Wire,
         flight: InFlight,
-        method: Method,
-        uri: Uri,
+        link: &Link,
+        request: &Request<Incoming>,
         request_id: HeaderValue,
     ) -> Self {
+        let agent = log.lines.wants_agent().then(|| {
+            let field = |name| request.headers().get(name).cloned();
+            Box::new([field(REFERER), field(USER_AGENT)])
+        });
         Self {
             log,
             wire,
-            method,
-            uri,
+            method: request.method().clone(),
+            uri: request.uri().clone(),
+            version: request.version(),
+            tls: link.tls(),
+            client: link.peer.ip(),
             started: Instant::now(),
             status: 0,
             region: None,
             report: Report::default(),
             tally: None,
             key: None,
+            agent,
             request_id,
             sent: 0,
-            end: End::ClientGone,
+            verdict: Ending::Complete,
+            course: Course::Open,
             flight: Some(flight),
         }
+    }
+
+    /// The client behind the peer.
+    pub(super) fn client(&mut self, client: IpAddr) {
+        self.client = client;
+    }
+
+    /// What it will have been, once the whole answer is with the connection.
+    pub(super) fn verdict(&mut self, verdict: Ending) {
+        self.verdict = verdict;
     }
 
     pub(super) fn request_id(&self) -> &HeaderValue {
@@ -162,68 +169,96 @@ impl Access {
         self.wire.offers();
     }
 
-    /// Says how it ended; what has left HTTP stays so.
-    pub(super) fn ended(&mut self, end: End) {
-        if self.end != End::Upgraded {
-            self.end = end;
+    /// The whole answer is with the connection.
+    pub(super) fn done(&mut self) {
+        if self.course == Course::Open {
+            self.course = Course::Done;
         }
     }
 
-    fn line(&self, status: u16, took_ms: u128) {
-        let region = self.region.as_ref().map_or("-", |region| region.name().as_str());
-        let (method, path) = (self.method.as_str(), self.uri.path());
-        let duration_ms = u64::try_from(took_ms).unwrap_or(u64::MAX);
-        let backend = self.report.backend.as_deref().unwrap_or("-");
-        let request_id = self.request_id.to_str().unwrap_or("-");
-        let (bytes, end) = (self.sent, self.end.as_str());
-        let key = self.key.as_deref();
-        // `target` must be a constant for each call site.
-        match self.log.kind {
-            Kind::Hub => tracing::info!(
-                target: "Hub::access",
-                method, path, status, duration_ms, bytes, end, request_id,
-                "{method} {path} {status} - {duration_ms}ms"
-            ),
-            Kind::Proxy => tracing::info!(
-                target: "Proxy::access",
-                method, path, status, duration_ms, region, backend, key, bytes, end, request_id,
-                "{method} {path} {status} - {duration_ms}ms"
-            ),
-            Kind::Api => tracing::info!(
-                target: "Api::access",
-                method, path, status, duration_ms, key = key.unwrap_or("-"), bytes, end, request_id,
-                "{method} {path} {status} - {duration_ms}ms"
-            ),
+    /// The answer breaks off.
+    pub(super) fn broken(&mut self, why: Ending) {
+        self.course = Course::Broken(why);
+    }
+
+    /// It has left HTTP.
+    pub(super) fn upgraded(&mut self) {
+        self.course = Course::Upgraded;
+    }
+
+    fn ending(&self) -> Ending {
+        match self.course {
+            Course::Done | Course::Upgraded => self.verdict,
+            Course::Broken(why) => why,
+            Course::Open if self.log.drain.is_cut() => Ending::Cut,
+            Course::Open if self.wire.is_slow_reader() => Ending::SlowReader,
+            Course::Open if self.status == 0 => Ending::ClientGone,
+            Course::Open => Ending::ClientAborted,
         }
+    }
+
+    fn write_line(&self, status: u16, took: Duration, end: Ending) {
+        let report = &self.report;
+        let field = |index: usize| self.agent.as_ref()?.get(index)?.as_ref();
+        let (referer, agent) = (field(0), field(1));
+        self.log.lines.write(&Entry {
+            part: self.log.part,
+            method: self.method.as_str(),
+            path: self.uri.path(),
+            query: self.uri.query(),
+            status,
+            took,
+            region: self.region.as_ref().map(|region| region.name().as_str()),
+            served: report.served.as_ref().map(|served| served.name().as_str()),
+            why: report.why,
+            backend: report.backend.as_deref(),
+            attempts: report.attempts,
+            first_byte: report.first_byte,
+            received: Some(self.wire.received()),
+            sent: Some(self.sent),
+            end: Some(end),
+            key: self.key.as_deref(),
+            request_id: self.request_id.to_str().unwrap_or_default(),
+            trace_id: report.trace.as_ref().map(TraceId::as_str),
+            protocol: protocol(self.version),
+            tls: self.tls,
+            client: Some(self.client),
+            referer: referer.map(HeaderValue::as_bytes),
+            agent: agent.map(HeaderValue::as_bytes),
+            socket: None,
+        });
     }
 }
 
 impl Drop for Access {
     fn drop(&mut self) {
         if let Some(flight) = self.flight.take() {
-            let abandoned = self.status == 0 && self.end == End::ClientGone;
+            let abandoned = self.status == 0 && self.course == Course::Open;
             self.wire.finish(flight, abandoned);
         }
-        if self.end == End::Upgraded {
+        if self.course == Course::Upgraded {
             self.wire.upgraded();
             return;
         }
-        if self.end == End::ClientGone && self.log.drain.is_cut() {
-            self.end = End::Cut;
-        }
-        let status = match (self.status, self.end) {
+        let end = self.ending();
+        let status = match (self.status, end) {
             // Nothing was answered; it is counted as what it was for the client.
-            (0, End::Cut) => StatusCode::SERVICE_UNAVAILABLE.as_u16(),
+            (0, Ending::Cut) => StatusCode::SERVICE_UNAVAILABLE.as_u16(),
             (0, _) => CLIENT_GONE,
             (status, _) => status,
         };
         let took = self.started.elapsed();
         match &self.region {
-            Some(region) => region.finished(status, took),
-            None => self.log.regions.finished_without_region(status, took),
+            Some(region) => {
+                region.finished(status, took, end);
+                if let Some(served) = &self.report.served {
+                    region.served_by(served);
+                }
+            }
+            None => self.log.regions.finished_without_region(status, took, end),
         }
-        if tracing::enabled!(target: "Proxy::access", tracing::Level::INFO) {
-            self.line(status, took.as_millis());
+        if self.log.lines.is_on() {
+            self.write_line(status, took, end);
         }
     }
 }

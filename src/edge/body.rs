@@ -7,11 +7,14 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
+use http::Response;
+use http::header::CONTENT_LENGTH;
 use http_body::{Body, Frame, SizeHint};
 
-use super::access::{Access, End};
+use super::access::Access;
 use super::compress::CompressedBody;
 use crate::files::FileBody;
+use crate::observability::Ending;
 use crate::proxy;
 
 /// What is sent.
@@ -86,14 +89,21 @@ impl Body for Content {
 pub struct AnswerBody {
     content: Content,
     access: Access,
+    /// Bytes of a file that are still to come: hyper asks for no more than were stated, and a file does not know its end in
+    /// advance, so it would seem to break off.
+    left: Option<u64>,
 }
 
 impl AnswerBody {
-    pub(super) fn new(content: Content, mut access: Access) -> Self {
+    pub(super) fn new(response: Response<Content>, mut access: Access) -> Response<Self> {
+        let (parts, content) = response.into_parts();
         if content.is_end_stream() {
-            access.ended(End::Complete);
+            access.done();
         }
-        Self { content, access }
+        let stated = parts.headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok());
+        let is_file = matches!(content, Content::File(_));
+        let left = stated.filter(|_| is_file).and_then(|stated| stated.parse().ok());
+        Response::from_parts(parts, Self { content, access, left })
     }
 }
 
@@ -112,17 +122,18 @@ impl Body for AnswerBody {
             Poll::Ready(Some(Ok(frame))) => {
                 if let Some(data) = frame.data_ref() {
                     this.access.sent(data.len());
+                    this.left = this.left.map(|left| left.saturating_sub(data.len() as u64));
                 }
                 // Nothing follows trailers, and hyper does not ask.
-                if frame.is_trailers() || this.content.is_end_stream() {
-                    this.access.ended(End::Complete);
+                if frame.is_trailers() || this.left == Some(0) || this.content.is_end_stream() {
+                    this.access.done();
                 }
             }
-            Poll::Ready(Some(Err(ContentError::Backend(_)))) => {
-                this.access.ended(End::BackendAborted);
+            Poll::Ready(Some(Err(ContentError::Backend(error)))) => {
+                this.access.broken(error.ending());
             }
-            Poll::Ready(Some(Err(ContentError::Io(_)))) => this.access.ended(End::Unreadable),
-            Poll::Ready(None) => this.access.ended(End::Complete),
+            Poll::Ready(Some(Err(ContentError::Io(_)))) => this.access.broken(Ending::Failed),
+            Poll::Ready(None) => this.access.done(),
             Poll::Pending => {}
         }
         polled

@@ -50,8 +50,13 @@ impl Body for Arriving {
         match &polled {
             Poll::Pending => this.arrival.starve(context.waker()),
             Poll::Ready(None) => this.arrival.complete(),
-            Poll::Ready(Some(_)) if this.inner.is_end_stream() => this.arrival.complete(),
-            Poll::Ready(Some(_)) => {}
+            Poll::Ready(Some(frame)) => {
+                let data = frame.as_ref().ok().and_then(Frame::data_ref);
+                this.arrival.arrived(data.map_or(0, Bytes::len));
+                if this.inner.is_end_stream() {
+                    this.arrival.complete();
+                }
+            }
         }
         polled
     }

@@ -62,7 +62,7 @@ impl Edge {
         let response = switched(admission.accept_key());
         let hub = Arc::clone(&self.common.hub);
         self.common.sockets.spawn(hand_over(self.common.sockets.clone(), hub, admission, upgrade));
-        access.ended(super::access::End::Upgraded);
+        access.upgraded();
         Ok(response)
     }
 }

@@ -7,6 +7,7 @@
 //! request is seen here as it came (`pipelined`), before hyper has parsed it.
 
 use std::io;
+use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -44,6 +45,8 @@ pub(super) struct ConnectionState {
     changes: AtomicU64,
     written: AtomicU64,
     write_blocked: AtomicBool,
+    /// The watchdog ends it, because an answer is not taken in time.
+    is_slow_reader: AtomicBool,
     /// Which request from here on has a fragment in its target; 0 is none, as far as is known.
     fragment_in: AtomicU8,
     /// The head did not come in time.
@@ -107,6 +110,20 @@ impl ConnectionState {
         self.enter(Phase::Active);
     }
 
+    /// The watchdog ends the connection, since its answer is not taken in time.
+    pub(super) fn give_up(&self) {
+        self.is_slow_reader.store(true, Ordering::Relaxed);
+    }
+
+    pub(super) fn is_slow_reader(&self) -> bool {
+        self.is_slow_reader.load(Ordering::Relaxed)
+    }
+
+    /// Bytes of the body that have come.
+    pub(super) fn received(&self) -> u64 {
+        self.arrival.received()
+    }
+
     /// For the proxy, which tells of the body.
     pub(super) fn arrival(&self) -> Arc<Arrival> {
         Arc::clone(&self.arrival)
@@ -165,6 +182,7 @@ pub(super) struct ClientIo<S> {
     stream: S,
     state: Arc<ConnectionState>,
     log: Arc<AccessLog>,
+    peer: IpAddr,
     /// What is said in place of hyper's own answer to a request that it could not parse.
     substitute: Option<Substitute>,
     probe: Probe,
@@ -172,11 +190,16 @@ pub(super) struct ClientIo<S> {
 }
 
 impl<S> ClientIo<S> {
-    pub(super) fn new(stream: S, state: Arc<ConnectionState>, log: Arc<AccessLog>) -> Self {
+    pub(super) fn new(
+        stream: S,
+        state: Arc<ConnectionState>,
+        (log, peer): (Arc<AccessLog>, IpAddr),
+    ) -> Self {
         Self {
             stream,
             state,
             log,
+            peer,
             substitute: None,
             probe: Probe::default(),
             lines: Lines::default(),
@@ -281,14 +304,14 @@ impl<S: AsyncWrite + Unpin> ClientIo<S> {
 
     fn replace(&mut self, head: &[u8]) {
         if self.substitute.is_none() {
-            self.substitute = Some(Substitute::of(head, &self.log));
+            self.substitute = Some(Substitute::of(head, &self.log, self.peer));
         }
     }
 
     /// Tells the client that his request came too late, and ends the connection.
     fn poll_expired(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         if self.substitute.is_none() {
-            self.substitute = Some(Substitute::request_timeout(&self.log));
+            self.substitute = Some(Substitute::request_timeout(&self.log, self.peer));
         }
         ready!(self.poll_substitute(context))?;
         ready!(Pin::new(&mut self.stream).poll_shutdown(context))?;

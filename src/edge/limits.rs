@@ -81,14 +81,16 @@ impl Edge {
     fn routed(&self, uri: &Uri, headers: &HeaderMap) -> Option<RegionRef> {
         match self.door {
             Door::Public => self.proxy.route(headers, uri).ok(),
-            Door::Hub(_) | Door::Api(_) => None,
+            Door::Hub(_) | Door::Api(_) | Door::Redirect(_) => None,
         }
     }
 
     fn region_named<'a>(&'a self, routed: Option<&'a RegionRef>) -> Option<&'a str> {
         match &self.door {
             Door::Hub(region) => Some(region.as_str()),
-            Door::Public | Door::Api(_) => routed.map(|region| region.name().as_str()),
+            Door::Public | Door::Api(_) | Door::Redirect(_) => {
+                routed.map(|region| region.name().as_str())
+            }
         }
     }
 

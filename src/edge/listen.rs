@@ -24,7 +24,7 @@ use tokio_util::task::TaskTracker;
 use super::client_io::{ClientIo, ConnectionState, Phase, Sample};
 use super::metrics::EdgeMetrics;
 use super::wire::Wire;
-use super::{Common, Edge, Link, secured, slow};
+use super::{Common, Edge, Link, proxy_protocol, secured, slow};
 use crate::settings::ProxySettings;
 
 /// Connections that may wait in the system's queue while the workers are busy.
@@ -153,7 +153,31 @@ fn sweep(listener: StdListener, slots: &Slots, mut take: impl FnMut(Accepted)) {
     drop(listener);
 }
 
-fn spawn(connections: &TaskTracker, edge: &Arc<Edge>, (stream, peer, slot): Accepted) {
+fn spawn(connections: &TaskTracker, edge: &Arc<Edge>, accepted: Accepted) {
+    if edge.awaits_header(accepted.1) {
+        connections.spawn(announced(connections.clone(), Arc::clone(edge), accepted));
+    } else {
+        begin(connections, edge, accepted);
+    }
+}
+
+/// Waits for the word on who the client of a connection is, and begins it as his.
+async fn announced(connections: TaskTracker, edge: Arc<Edge>, (stream, peer, slot): Accepted) {
+    let limit = edge.common.policy.load().settings.header_timeout;
+    let source = tokio::select! {
+        source = proxy_protocol::receive(&stream, limit) => source,
+        () = edge.common.drain.cutting() => return,
+    };
+    match source {
+        Ok(source) => begin(&connections, &edge, (stream, source.unwrap_or(peer), slot)),
+        Err(why) => {
+            edge.common.metrics.unannounced.inc();
+            tracing::debug!(target: "Proxy", %peer, "a connection is not served: {why}");
+        }
+    }
+}
+
+fn begin(connections: &TaskTracker, edge: &Arc<Edge>, (stream, peer, slot): Accepted) {
     // A plain answer to one too many would be no answer where TLS is spoken.
     let Some(place) = edge.place(&stream, peer, edge.tls.is_none()) else { return };
     let slot = (slot, place);
@@ -194,7 +218,8 @@ where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let state = Arc::new(ConnectionState::default());
-    let io = TokioIo::new(ClientIo::new(stream, Arc::clone(&state), Arc::clone(&edge.access)));
+    let record = (Arc::clone(&edge.access), link.peer.ip());
+    let io = TokioIo::new(ClientIo::new(stream, Arc::clone(&state), record));
     let service = {
         let (edge, state) = (Arc::clone(&edge), Arc::clone(&state));
         service_fn(move |request| {
@@ -260,6 +285,7 @@ async fn watch(edge: &Edge, state: &ConnectionState) {
         tokio::time::sleep(tick).await;
         let sample = state.sample();
         if pace.is_too_slow(&sample, edge.common.policy.load().settings.min_rate) {
+            state.give_up();
             return;
         }
         if sample != seen {
@@ -269,8 +295,10 @@ async fn watch(edge: &Edge, state: &ConnectionState) {
         if limit(&edge.common.policy.load().settings, seen)
             .is_some_and(|limit| since.elapsed() >= limit)
         {
-            if seen.phase == Phase::Head {
-                slow::tell_of_late_head(state).await;
+            match seen.phase {
+                Phase::Head => slow::tell_of_late_head(state).await,
+                Phase::Active => state.give_up(),
+                Phase::Idle | Phase::Upgraded => {}
             }
             return;
         }

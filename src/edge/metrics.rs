@@ -10,6 +10,7 @@ use crate::observability::Registry;
 pub(super) struct EdgeMetrics {
     pub(super) connections: Gauge,
     pub(super) accept_errors: Counter,
+    pub(super) unannounced: Counter,
     pub(super) turned_away: Counter,
 }
 
@@ -30,6 +31,11 @@ impl EdgeMetrics {
             "http_connections_turned_away",
             "Connections of clients that had as many as they may",
             metrics.turned_away.clone(),
+        );
+        registry.register(
+            "http_proxy_headers_refused",
+            "Connections without a good header of the PROXY protocol where one was due",
+            metrics.unannounced.clone(),
         );
         metrics
     }

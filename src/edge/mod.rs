@@ -16,6 +16,7 @@ mod call;
 mod chat;
 mod client_io;
 mod compress;
+mod ending;
 mod h2;
 mod head;
 mod limits;
@@ -26,6 +27,8 @@ mod page;
 mod pipelined;
 mod policy;
 mod probe;
+mod proxy_protocol;
+mod redirect;
 mod secured;
 mod security;
 mod slow;
@@ -45,7 +48,7 @@ use hyper::body::Incoming;
 use ipnet::IpNet;
 use tokio_util::task::TaskTracker;
 
-use self::access::{Access, AccessLog, End, Kind};
+use self::access::{Access, AccessLog};
 use self::answer::{Answering, Refused, X_REQUEST_ID};
 use self::body::Content;
 pub use self::body::{AnswerBody, ContentError};
@@ -60,9 +63,9 @@ use crate::api::{self, Api};
 use crate::files::{Mount, MountError};
 use crate::hub::Hub;
 use crate::limits::Limiter;
-use crate::observability::{Health, Readiness, Registry};
+use crate::observability::{self, Health, Part, Readiness, Registry};
 use crate::proxy::{Caller, Proxy, Scheme, Shared, client_address};
-use crate::settings::{RegionName, Settings};
+use crate::settings::{ProxyProtocol, RegionName, Settings};
 use crate::shutdown::Drain;
 
 const HEX: &[u8; 16] = b"0123456789abcdef";
@@ -82,6 +85,8 @@ pub struct Common {
     metrics: Arc<EdgeMetrics>,
     /// Of all listeners.
     places: Arc<Places>,
+    /// Where access lines are written.
+    lines: observability::AccessLog,
     /// Owner of the chat sockets' tasks.
     sockets: TaskTracker,
     /// Counts the accept loops, each until its last connection has ended.
@@ -98,6 +103,7 @@ pub struct CommonParts<'a> {
     pub api: Option<Arc<Api>>,
     pub drain: Drain,
     pub readiness: Readiness,
+    pub lines: observability::AccessLog,
     pub registry: &'a mut Registry,
 }
 
@@ -118,6 +124,7 @@ impl Common {
             api: parts.api,
             drain: parts.drain,
             readiness: parts.readiness,
+            lines: parts.lines,
             metrics: Arc::new(metrics),
             places: Places::new(),
             sockets: TaskTracker::new(),
@@ -172,6 +179,8 @@ enum Door {
     Hub(RegionName),
     /// The API, and nothing else.
     Api(Arc<Api>),
+    /// To the same at this scheme and authority.
+    Redirect(Arc<str>),
 }
 
 /// One listener's service, as one worker runs it.
@@ -199,6 +208,10 @@ struct Link {
 impl Link {
     fn scheme(&self) -> Scheme {
         if self.shown.is_some() { Scheme::Https } else { Scheme::Http }
+    }
+
+    fn tls(&self) -> Option<&'static str> {
+        self.shown.as_ref().map(|shown| shown.version)
     }
 
     /// The host that a request is for, where it may come over this connection.
@@ -231,6 +244,18 @@ impl Edge {
         slots: Slots,
     ) -> Arc<Self> {
         Self::new(Door::Public, common, proxy, health, slots, Some(tls))
+    }
+
+    /// The listener of plain HTTP that sends everybody to `authority`, by TLS.
+    pub fn redirect(
+        authority: &str,
+        common: Arc<Common>,
+        proxy: Arc<Proxy>,
+        health: Health,
+        slots: Slots,
+    ) -> Arc<Self> {
+        let door = Door::Redirect(format!("https://{authority}").into());
+        Self::new(door, common, proxy, health, slots, None)
     }
 
     /// The listener of one region's hub.
@@ -266,13 +291,27 @@ impl Edge {
         let access = Arc::new(AccessLog {
             drain: common.drain.clone(),
             regions: Arc::clone(&common.regions),
-            kind: match door {
-                Door::Public => Kind::Proxy,
-                Door::Hub(_) => Kind::Hub,
-                Door::Api(_) => Kind::Api,
+            part: match door {
+                Door::Public | Door::Redirect(_) => Part::Proxy,
+                Door::Hub(_) => Part::Hub,
+                Door::Api(_) => Part::Api,
             },
+            lines: common.lines.clone(),
         });
         Arc::new(Self { door, common, proxy, health, access, slots, tls })
+    }
+
+    /// Whether a connection of `peer` begins with who its client is.
+    fn awaits_header(&self, peer: SocketAddr) -> bool {
+        if !matches!(self.door, Door::Public | Door::Redirect(_)) {
+            return false;
+        }
+        let policy = self.common.policy.load();
+        match policy.settings.proxy_protocol {
+            ProxyProtocol::Off => false,
+            ProxyProtocol::Trusted => is_trusted(peer, &policy.settings.trusted_proxies),
+            ProxyProtocol::Required => true,
+        }
     }
 
     /// Answers one request. Never fails: what goes wrong is an answer too.
@@ -296,8 +335,8 @@ impl Edge {
             Arc::clone(&self.access),
             wire,
             self.common.drain.in_flight(),
-            request.method().clone(),
-            request.uri().clone(),
+            &link,
+            &request,
             request_id,
         );
         let result = if had_fragment {
@@ -306,15 +345,19 @@ impl Edge {
             self.dispatch(&policy, &link, &mut access, request).await
         };
         let mut response = match result {
-            Ok(response) => response,
-            Err(refused) => answer::refuse(
-                &refused,
-                &Answering {
+            Ok(response) => {
+                access.verdict(ending::of_answer(&response));
+                response
+            }
+            Err(refused) => {
+                access.verdict(ending::of_refusal(&refused));
+                let answering = Answering {
                     request_id: access.request_id(),
                     regions: &self.common.regions.region_names(),
                     retry_after: policy.settings.retry_after_seconds,
-                },
-            ),
+                };
+                answer::refuse(&refused, &answering)
+            }
         };
         let status = response.status();
         access.answered(status.as_u16());
@@ -334,11 +377,13 @@ impl Edge {
         } else if self.common.drain.is_draining() && !upgraded {
             headers.insert(CONNECTION, HeaderValue::from_static("close"));
         }
-        if head || upgraded {
-            // Neither has a body to be read to its end: the head is the whole answer.
-            access.ended(if upgraded { End::Upgraded } else { End::Complete });
+        // Neither has a body to be read to its end: the head is the whole answer.
+        if upgraded {
+            access.upgraded();
+        } else if head {
+            access.done();
         }
-        Ok(response.map(|content| AnswerBody::new(content, access)))
+        Ok(AnswerBody::new(response, access))
     }
 
     async fn dispatch(
@@ -354,6 +399,7 @@ impl Edge {
         head::check_size(request.headers(), settings)?;
         let (client, trusted) =
             client_address(request.headers(), link.peer.ip(), &settings.trusted_proxies);
+        access.client(client);
         let max_body_bytes = self.obey(policy, client, &request)?;
         if let Some(response) = own::answer(self, &policy.own, &request) {
             return Ok(response);
@@ -363,6 +409,9 @@ impl Edge {
             Box::pin(self.count(policy, client, head, access)).await?;
         }
         let region = match &self.door {
+            Door::Redirect(to) => {
+                return Box::pin(redirect::answer(policy, to, &request)).await;
+            }
             Door::Hub(region) => {
                 // Boxed, as what goes to the API is, so that a proxied request does not carry its state.
                 return Box::pin(self.chat_here(region, client, access, request)).await;
@@ -389,6 +438,7 @@ impl Edge {
             client,
             trusted,
             scheme: link.scheme(),
+            tls: link.tls(),
             host,
             request_id: access.request_id().clone(),
             arrival: access.arrival(),

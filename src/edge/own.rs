@@ -67,7 +67,7 @@ pub(super) fn answer<B>(
         return None;
     }
     let (health, ready) = match edge.door {
-        Door::Public => (own.health.as_str(), own.ready.as_str()),
+        Door::Public | Door::Redirect(_) => (own.health.as_str(), own.ready.as_str()),
         Door::Hub(_) | Door::Api(_) => ("/health", "/ready"),
     };
     if path == health && !health.is_empty() {

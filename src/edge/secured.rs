@@ -1,6 +1,6 @@
 //! A connection of the TLS listener, from the handshake to the protocol that was agreed on in it.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -37,14 +37,14 @@ pub(super) async fn drive(edge: Arc<Edge>, tls: Arc<Tls>, stream: TcpStream, pee
         }
         Err(Rejected::PlainHttp(stream)) => {
             // Nobody is owed more than this time for it.
-            drop(timeout(PARTING, answer_plainly(&edge, stream)).await);
+            drop(timeout(PARTING, answer_plainly(&edge, stream, peer.ip())).await);
         }
         Err(Rejected::Silently) => {}
     }
 }
 
 /// Tells a client that speaks plain HTTP what is spoken here.
-async fn answer_plainly(edge: &Edge, mut stream: TcpStream) -> std::io::Result<()> {
+async fn answer_plainly(edge: &Edge, mut stream: TcpStream, from: IpAddr) -> std::io::Result<()> {
     let mut discarded = [0; 1024];
     stream.readable().await?;
     for _ in 0..DISCARDED / discarded.len() {
@@ -53,7 +53,7 @@ async fn answer_plainly(edge: &Edge, mut stream: TcpStream) -> std::io::Result<(
             _ => break,
         }
     }
-    let answer = Substitute::plain_on_tls(&edge.access);
+    let answer = Substitute::plain_on_tls(&edge.access, from);
     stream.write_all(answer.bytes()).await?;
     stream.shutdown().await
 }

@@ -2,16 +2,20 @@
 //! a count. hyper answers these by itself, below the service, with a bare status; what it writes is replaced here.
 
 use std::io;
+use std::net::IpAddr;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::{Buf as _, Bytes, BytesMut};
-use http::{HeaderMap, StatusCode};
+use http::HeaderMap;
 use tokio::io::AsyncWrite;
 
-use super::access::{AccessLog, Kind};
+use super::access::AccessLog;
 use super::answer::{self, Answering, Refused, X_REQUEST_ID};
 use super::body::Content;
+use super::ending;
+use crate::observability::Entry;
 
 /// Where the status code stands in `HTTP/1.1 400 Bad Request`.
 const STATUS: std::ops::Range<usize> = 9..12;
@@ -24,8 +28,8 @@ pub(super) struct Substitute {
 
 impl Substitute {
     /// For a client that speaks plain HTTP to the TLS listener.
-    pub(super) fn plain_on_tls(log: &AccessLog) -> Self {
-        Self::told(&Refused::PlainOnTls, log)
+    pub(super) fn plain_on_tls(log: &AccessLog, from: IpAddr) -> Self {
+        Self::told(&Refused::PlainOnTls, log, from)
     }
 
     pub(super) fn bytes(&self) -> &[u8] {
@@ -33,7 +37,7 @@ impl Substitute {
     }
 
     /// For the answer that begins with `head`; writes its line and count, too.
-    pub(super) fn of(head: &[u8], log: &AccessLog) -> Self {
+    pub(super) fn of(head: &[u8], log: &AccessLog, from: IpAddr) -> Self {
         let refused = match head.get(STATUS) {
             Some(b"414") => Refused::TargetTooLong,
             Some(b"431") => Refused::HeadersTooLarge,
@@ -41,17 +45,17 @@ impl Substitute {
                 "this is not a valid HTTP/1.1 request; check its first line and its header lines",
             ),
         };
-        Self::told(&refused, log)
+        Self::told(&refused, log, from)
     }
 
     /// For a request whose head did not come in time (RFC 9110, section 15.5.9); writes its line and count, too.
-    pub(super) fn request_timeout(log: &AccessLog) -> Self {
-        Self::told(&Refused::HeadTimeout, log)
+    pub(super) fn request_timeout(log: &AccessLog, from: IpAddr) -> Self {
+        Self::told(&Refused::HeadTimeout, log, from)
     }
 
-    fn told(refused: &Refused, log: &AccessLog) -> Self {
+    fn told(refused: &Refused, log: &AccessLog, from: IpAddr) -> Self {
         let (response, request_id) = refusal(refused, 0);
-        log.unparsed(response.status(), &request_id);
+        log.unparsed(refused, (response.status().as_u16(), &request_id), from);
         Self { rest: encoded(&response) }
     }
 
@@ -105,20 +109,21 @@ fn encoded(response: &http::Response<Content>) -> Bytes {
 
 impl AccessLog {
     /// The line and the count of a request without a method or a path.
-    fn unparsed(&self, status: StatusCode, request_id: &http::HeaderValue) {
-        let status = status.as_u16();
-        self.regions.finished_without_region(status, std::time::Duration::ZERO);
-        let request_id = request_id.to_str().unwrap_or("-");
-        match self.kind {
-            Kind::Hub => {
-                tracing::info!(target: "Hub::access", status, request_id, "unparsed request {status} - 0ms");
-            }
-            Kind::Proxy => {
-                tracing::info!(target: "Proxy::access", status, request_id, "unparsed request {status} - 0ms");
-            }
-            Kind::Api => {
-                tracing::info!(target: "Api::access", status, request_id, "unparsed request {status} - 0ms");
-            }
-        }
+    fn unparsed(
+        &self,
+        refused: &Refused,
+        (status, request_id): (u16, &http::HeaderValue),
+        from: IpAddr,
+    ) {
+        let end = ending::of_refusal(refused);
+        self.regions.finished_without_region(status, Duration::ZERO, end);
+        self.lines.write(&Entry {
+            part: self.part,
+            status,
+            end: Some(end),
+            request_id: request_id.to_str().unwrap_or_default(),
+            client: Some(from),
+            ..Entry::default()
+        });
     }
 }

@@ -39,6 +39,22 @@ impl Wire {
         }
     }
 
+    /// Bytes of the request's body that have come.
+    pub(super) fn received(&self) -> u64 {
+        match self {
+            Self::Http1(connection) => connection.received(),
+            Self::Http2(stream) => stream.received(),
+        }
+    }
+
+    /// Whether it was ended because its answer was not taken in time.
+    pub(super) fn is_slow_reader(&self) -> bool {
+        match self {
+            Self::Http1(connection) => connection.is_slow_reader(),
+            Self::Http2(stream) => stream.is_slow_reader(),
+        }
+    }
+
     /// A part of the answer is ready. A connection of HTTP/1.1 is watched where it is written.
     pub(super) fn offers(&self) {
         if let Self::Http2(stream) = self {

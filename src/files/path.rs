@@ -7,8 +7,10 @@
 const WELL_KNOWN: &[u8] = b".well-known";
 
 /// Whether `path`, the rest of a request's path below the mount, as it was sent, may be looked up.
+///
+/// Not with doubled slashes: no file is called so, and a redirect to `//folder/` would name a host (RFC 3986, 4.2).
 pub(super) fn is_servable(path: &str) -> bool {
-    path.split('/').all(is_plain)
+    !path.contains("//") && path.split('/').all(is_plain)
 }
 
 /// Whether one segment is a name that is not hidden, and has no separator or control character in it.
@@ -63,6 +65,8 @@ mod tests {
             "/a%5cb",
             "/a\\b",
             "/c:/x",
+            "//evil.example",
+            "/a//b",
             "/a%00b",
             "/a%0ab",
             "/%",

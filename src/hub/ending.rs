@@ -8,6 +8,7 @@ use tokio_tungstenite::tungstenite::error::{CapacityError, ProtocolError};
 use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 
 use super::Place;
+use crate::observability::{Ending, Entry, Part, Socket};
 use crate::protocol::Close;
 
 /// No code was in the close frame (RFC 6455, 7.1.5).
@@ -56,6 +57,17 @@ impl End {
         }
     }
 
+    /// As records of all kinds of exchanges say it.
+    fn ending(self) -> Ending {
+        match self {
+            Self::Client(_) => Ending::ClientClosed,
+            Self::Network | Self::Server(Close::NoPong) => Ending::Lost,
+            Self::Server(Close::Away | Close::Restart) => Ending::Drained,
+            Self::Server(Close::TooSlow) => Ending::SlowReader,
+            Self::Server(_) => Ending::HubClosed,
+        }
+    }
+
     fn by(self) -> &'static str {
         match self {
             Self::Client(_) => "client",
@@ -93,72 +105,64 @@ impl Drop for Record {
     fn drop(&mut self) {
         let place = &self.place;
         place.region.metrics.closed(self.end.code());
-        let duration_ms = u64::try_from(self.since.elapsed().as_millis()).unwrap_or(u64::MAX);
-        tracing::info!(
-            target: "Hub::access",
-            method = "WS",
-            path = %self.path,
-            status = 101_u16,
-            duration_ms,
-            region = %place.region.name,
-            user = %place.user,
-            // A raw identifier would keep its prefix in JSON.
-            "in" = self.received,
-            out = self.sent,
-            close = self.end.code(),
-            ended_by = %self.end.by(),
-            "WS {} 101 - {duration_ms}ms",
-            self.path,
-        );
+        let Some(lines) = place.hub.lines.get().filter(|lines| lines.is_on()) else { return };
+        lines.write(&Entry {
+            part: Part::Hub,
+            method: "WS",
+            path: &self.path,
+            status: 101,
+            took: self.since.elapsed(),
+            region: Some(place.region.name.as_str()),
+            end: Some(self.end.ending()),
+            client: Some(place.client),
+            socket: Some(Socket {
+                user: Some(&place.user),
+                frames_in: self.received,
+                frames_out: self.sent,
+                close: Some(self.end.code()),
+                ended_by: self.end.by(),
+            }),
+            ..Entry::default()
+        });
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
     use std::time::Duration;
-
-    use serde_json::{Value, json};
-    use tracing::Subscriber;
-    use tracing::subscriber::with_default;
 
     use super::super::tests::harness::House;
     use super::*;
+    use crate::observability::AccessLog;
+    use crate::settings::AccessFormat;
 
-    /// What the log that `log` makes of a file writes of the end of a session.
-    async fn line<S: Subscriber + Send + Sync + 'static>(
-        log: impl FnOnce(Arc<std::fs::File>) -> S,
-    ) -> String {
-        let file = tempfile::NamedTempFile::new().unwrap();
-        let log = log(Arc::new(file.reopen().unwrap()));
+    #[tokio::test(start_paused = true)]
+    async fn a_socket_leaves_a_line_with_all_of_it() {
         let place = House::new().admit("userId=a=%22b").await.unwrap().place;
+        let lines = AccessLog::kept(AccessFormat::Text);
+        place.hub.record_in(lines.clone());
         let mut record = Record::new(place, "/ws".into());
         (record.received, record.sent, record.end) = (1, 3, End::Client(NO_CODE));
         tokio::time::advance(Duration::from_millis(7)).await;
-        with_default(log, || drop(record));
-        std::fs::read_to_string(file.path()).unwrap()
+        drop(record);
+        let line = lines.taken();
+        let (_, said) = line.split_once("] [INFO] [Hub] ").unwrap();
+        let expected = "WS /ws 101 - 7ms region=1 user=a=\"b in=1 out=3 close=1005 ended_by=client \
+                        end=client_closed client=127.0.0.1\n";
+        assert_eq!(said, expected);
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn the_line_keeps_its_order_as_text() {
-        let log = |file| tracing_subscriber::fmt().with_writer(file).with_ansi(false).finish();
-        let text = line(log).await;
-        assert!(text.contains("Hub::access: WS /ws 101 - 7ms "), "{text}");
-        let fields = " region=1 user=a=\"b in=1 out=3 close=1005 ended_by=client\n";
-        assert!(text.ends_with(fields), "{text}");
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn the_line_has_all_of_it_as_json_fields() {
-        let json = line(|file| tracing_subscriber::fmt().with_writer(file).json().finish()).await;
-        let line: Value = serde_json::from_str(&json).unwrap();
-        assert_eq!(
-            line["fields"],
-            json!({
-                "message": "WS /ws 101 - 7ms", "method": "WS", "path": "/ws", "status": 101,
-                "duration_ms": 7, "region": "1", "user": "a=\"b", "in": 1, "out": 3, "close": 1005,
-                "ended_by": "client",
-            })
-        );
+    #[test]
+    fn each_end_has_its_word() {
+        for (end, word) in [
+            (End::Client(1000), Ending::ClientClosed),
+            (End::Network, Ending::Lost),
+            (End::Server(Close::Restart), Ending::Drained),
+            (End::Server(Close::NoPong), Ending::Lost),
+            (End::Server(Close::TooSlow), Ending::SlowReader),
+            (End::Server(Close::Protocol), Ending::HubClosed),
+        ] {
+            assert_eq!(end.ending(), word, "{end:?}");
+        }
     }
 }

@@ -33,8 +33,8 @@ use std::borrow::Cow;
 use std::collections::HashMap;
 use std::fmt;
 use std::net::IpAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -54,7 +54,7 @@ use self::presence::Watchers;
 use self::registry::{Registry, Seat};
 use self::relay::{Bus, Relay, SeatHold, SeatLimit};
 use self::share::{Connects, Crowd};
-use crate::observability;
+use crate::observability::{self, AccessLog};
 use crate::protocol::outgoing::Terms;
 use crate::settings::{DeliveryMode, HubSettings, RegionName};
 use crate::shutdown::{Drain, Socket};
@@ -75,6 +75,8 @@ pub struct Hub {
     since: Instant,
     limits: Limits,
     allowed_origins: Vec<String>,
+    /// Where the lines of sockets are written, if anywhere.
+    lines: OnceLock<AccessLog>,
 }
 
 /// What every session of the process is held to.
@@ -134,6 +136,7 @@ struct Place {
     region: Arc<Region>,
     user: Arc<str>,
     seat: Arc<Seat>,
+    client: IpAddr,
     /// The place on the bus; nothing while that is asked for.
     hold: Option<SeatHold>,
     _socket: Socket,
@@ -170,7 +173,13 @@ impl Hub {
             since: Instant::now(),
             limits: Limits::new(settings),
             allowed_origins: settings.allowed_origins.clone(),
+            lines: OnceLock::new(),
         })
+    }
+
+    /// Has the lines of sockets written here; the first word counts.
+    pub fn record_in(&self, lines: AccessLog) {
+        self.lines.get_or_init(|| lines);
     }
 
     /// Whether this process is where sockets of `region` go.
@@ -203,7 +212,7 @@ impl Hub {
         if !handshake::origin_allowed(&request.headers, &self.allowed_origins) {
             return Err(Refusal::OriginForbidden);
         }
-        let mut place = self.place(region, &query.user)?;
+        let mut place = self.place(region, &query.user, client)?;
         let asked = (&self.relay, &*self.registry, &self.limits);
         place.hold = Some(seating::seat(&place.user, &place.seat, asked).await?);
         tracing::debug!(target: "Hub", "admitted user={} region={region} client={client}", query.user);
@@ -220,7 +229,12 @@ impl Hub {
         Ok(Admission { place, cursor, accept_key, path })
     }
 
-    fn place(self: &Arc<Self>, region: &RegionName, user: &str) -> Result<Place, Refusal> {
+    fn place(
+        self: &Arc<Self>,
+        region: &RegionName,
+        user: &str,
+        client: IpAddr,
+    ) -> Result<Place, Refusal> {
         let region = self.regions.get(region).ok_or(Refusal::Overloaded)?;
         let socket = self.drain.socket();
         let open = self.sockets.fetch_add(1, Ordering::Relaxed);
@@ -242,7 +256,7 @@ impl Hub {
         region.metrics.sockets.inc();
         let hub = self.clone();
         let region = region.clone();
-        let place = Place { hub, region, user, seat, hold: None, _socket: socket };
+        let place = Place { hub, region, user, seat, client, hold: None, _socket: socket };
         // Last, so that nobody who is refused for another reason takes a turn from those who are not. Where it
         // fails the place is dropped, and given back so.
         let now = self.since.elapsed();

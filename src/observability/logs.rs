@@ -2,11 +2,12 @@
 //!
 //! Lines go through a bounded queue to a thread that writes them in batches, so that a slow standard
 //! error never holds a request up; what does not fit is dropped, and the count of it is said at the end.
-//! The part a line is from is the event's `target`: `target: "Proxy"` and so on. Access lines have targets that end in
-//! `::access`, which is not printed, so that they can be turned off here, at no cost where they would be written.
+//! The part a line is from is the event's `target`: `target: "Proxy"` and so on. Access lines are no events: they come
+//! from `access`, which writes whole lines as this does, so that neither cuts into the other's.
 
 use std::fmt;
-use std::io::{BufWriter, Write as _, stderr};
+use std::io::{self, BufWriter, Write as _, stderr};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::SystemTime;
 
 use tracing::field::{Field, Visit};
@@ -22,8 +23,26 @@ use tracing_subscriber::util::SubscriberInitExt as _;
 use super::verbosity::Verbosity;
 use crate::settings::{LogFormat, LogSettings};
 
-/// How the targets of access lines end.
-pub(super) const ACCESS: &str = "::access";
+/// Whether this process's log is the one of [`install`], and so standard error ours to write to.
+static INSTALLED: AtomicBool = AtomicBool::new(false);
+
+pub(super) fn is_installed() -> bool {
+    INSTALLED.load(Ordering::Relaxed)
+}
+
+/// Standard error, where what is written at once stays together.
+struct Whole;
+
+impl io::Write for Whole {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        stderr().lock().write_all(bytes)?;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        stderr().flush()
+    }
+}
 
 /// Keeps the writer alive; when dropped, what is queued is written out.
 #[derive(Debug)]
@@ -58,7 +77,7 @@ impl Drop for LogGuard {
 pub fn install(settings: &LogSettings) -> LogGuard {
     let (writer, worker) = NonBlockingBuilder::default()
         .lossy(true)
-        .finish(BufWriter::with_capacity(64 * 1024, stderr()));
+        .finish(BufWriter::with_capacity(64 * 1024, Whole));
     let dropped = writer.error_counter();
     let verbosity = Verbosity::new(settings);
     // What is wanted, the layer on top says; a filter of the other's own would hide its hint.
@@ -75,18 +94,11 @@ pub fn install(settings: &LogSettings) -> LogGuard {
             lines.with(layer).with(wanted).try_init()
         }
     };
-    drop(installed);
+    if installed.is_ok() {
+        INSTALLED.store(true, Ordering::Relaxed);
+    }
     LogGuard { worker: Some(worker), dropped, verbosity }
 }
-
-/// The part an event is from.
-fn part<'a>(event: &Event<'a>) -> &'a str {
-    let target = event.metadata().target();
-    target.strip_suffix(ACCESS).unwrap_or(target)
-}
-
-/// Fields that the text format leaves out, because the message of an access line says them.
-const SAID: [&str; 4] = ["method", "path", "status", "duration_ms"];
 
 /// `message name=value …`, without quotes: values of ours have no spaces, and a client's are visible ASCII.
 struct TextFields;
@@ -111,7 +123,6 @@ impl TextVisitor<'_> {
         }
         self.result = match field.name() {
             "message" => self.writer.write_fmt(value),
-            name if SAID.contains(&name) => Ok(()),
             name => write!(self.writer, " {name}={value}"),
         };
     }
@@ -141,7 +152,7 @@ where
         event: &Event<'_>,
     ) -> fmt::Result {
         let now = humantime::format_rfc3339_millis(SystemTime::now());
-        write!(writer, "[{now}] [{}] [{}] ", event.metadata().level(), part(event))?;
+        write!(writer, "[{now}] [{}] [{}] ", event.metadata().level(), event.metadata().target())?;
         context.format_fields(writer.by_ref(), event)?;
         writeln!(writer)
     }
@@ -167,7 +178,7 @@ where
             writer,
             r#"{{"timestamp":"{now}","level":"{}","component":"{}","fields":{fields}}}"#,
             event.metadata().level(),
-            part(event)
+            event.metadata().target()
         )?;
         writeln!(writer)
     }

@@ -4,7 +4,7 @@
 //! and its answer kept; a change has everything asked anew. What is off costs what it cost when this was fixed at the start.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::sync::atomic::{AtomicU8, Ordering};
 
 use tracing::level_filters::LevelFilter;
 use tracing::subscriber::Interest;
@@ -12,7 +12,6 @@ use tracing::{Metadata, Subscriber};
 use tracing_subscriber::Layer;
 use tracing_subscriber::layer::Context;
 
-use super::logs::ACCESS;
 use crate::settings::{LogLevel, LogSettings};
 
 /// The switches; clones are the same ones.
@@ -22,19 +21,16 @@ pub struct Verbosity(Arc<Switches>);
 #[derive(Debug)]
 struct Switches {
     level: AtomicU8,
-    access: AtomicBool,
 }
 
 impl Verbosity {
     pub(super) fn new(settings: &LogSettings) -> Self {
-        let level = AtomicU8::new(place(settings.level));
-        Self(Arc::new(Switches { level, access: AtomicBool::new(settings.access) }))
+        Self(Arc::new(Switches { level: AtomicU8::new(place(settings.level)) }))
     }
 
-    /// Applies `log.level` and `log.access` from the next line on.
+    /// Applies `log.level` from the next line on.
     pub fn set(&self, settings: &LogSettings) {
         self.0.level.store(place(settings.level), Ordering::Relaxed);
-        self.0.access.store(settings.access, Ordering::Relaxed);
         tracing::callsite::rebuild_interest_cache();
     }
 
@@ -50,7 +46,6 @@ impl Verbosity {
 
     fn wants(&self, metadata: &Metadata<'_>) -> bool {
         *metadata.level() <= self.level()
-            && (self.0.access.load(Ordering::Relaxed) || !metadata.target().ends_with(ACCESS))
     }
 }
 
@@ -99,23 +94,21 @@ mod tests {
 
     #[test]
     fn a_change_counts_from_the_next_line_on() {
-        let said = |level, access| LogSettings { level, format: LogFormat::Text, access };
-        let verbosity = Verbosity::new(&said(LogLevel::Warn, true));
+        let said = |level| LogSettings { level, format: LogFormat::Text, access: true };
+        let verbosity = Verbosity::new(&said(LogLevel::Warn));
         let kept = Kept::default();
         let subscriber = tracing_subscriber::registry().with(kept.clone()).with(verbosity.clone());
         tracing::subscriber::with_default(subscriber, || {
             let lines = || {
                 tracing::warn!(target: "T", "one");
                 tracing::debug!(target: "T", "two");
-                tracing::info!(target: "T::access", "three");
+                tracing::info!(target: "T", "three");
                 std::mem::take(&mut *kept.0.lock().unwrap())
             };
             assert_eq!(lines(), ["WARN"]);
-            verbosity.set(&said(LogLevel::Debug, true));
+            verbosity.set(&said(LogLevel::Debug));
             assert_eq!(lines(), ["WARN", "DEBUG", "INFO"]);
-            verbosity.set(&said(LogLevel::Debug, false));
-            assert_eq!(lines(), ["WARN", "DEBUG"]);
-            verbosity.set(&said(LogLevel::Error, true));
+            verbosity.set(&said(LogLevel::Error));
             assert_eq!(lines(), [""; 0]);
         });
     }

@@ -7,7 +7,7 @@
 //!
 //! The connection and the exchange run on one thread, so the atomics are there for `Send`, and relaxed.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::Waker;
 
 use futures_util::task::AtomicWaker;
@@ -23,6 +23,8 @@ pub struct Arrival {
     ended: AtomicBool,
     /// The exchange has found nothing more to take since.
     starved: AtomicBool,
+    /// Bytes of the body that have come.
+    received: AtomicU64,
     /// Reads the connection.
     reader: AtomicWaker,
     /// Takes the body, while it waits.
@@ -34,6 +36,17 @@ impl Arrival {
     pub fn begin(&self, with_body: bool) {
         self.pending.store(with_body, Ordering::Relaxed);
         self.ended.store(false, Ordering::Relaxed);
+        self.received.store(0, Ordering::Relaxed);
+    }
+
+    /// A part of the body has come.
+    pub fn arrived(&self, bytes: usize) {
+        self.received.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+
+    /// Bytes of the body that have come.
+    pub fn received(&self) -> u64 {
+        self.received.load(Ordering::Relaxed)
     }
 
     /// A backend's answer is waited for until the guard is dropped; `interim`: the client understands interim answers.

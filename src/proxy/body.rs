@@ -22,6 +22,7 @@ use super::error::Cause;
 use super::region::Region;
 use super::trailers;
 use super::upload::Upload;
+use crate::observability::Ending;
 
 /// Why a response body broke off.
 #[derive(Debug, thiserror::Error)]
@@ -35,12 +36,12 @@ pub enum BodyError {
 }
 
 impl BodyError {
-    /// How the exchange ended, in a word of a closed set, for records of it.
-    pub fn end(&self) -> &'static str {
+    /// How the exchange ended, for records of it.
+    pub fn ending(&self) -> Ending {
         match self {
-            Self::Aborted(_) => "backend_aborted",
-            Self::Stalled(_) => "backend_stalled",
-            Self::TotalTimeout => "total_timeout",
+            Self::Aborted(_) => Ending::BackendAborted,
+            Self::Stalled(_) => Ending::BackendStalled,
+            Self::TotalTimeout => Ending::TotalTimeout,
         }
     }
 }

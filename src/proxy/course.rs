@@ -221,6 +221,7 @@ impl Course<'_> {
             tracing::debug!(target: "Proxy", region = %self.asked.name, served = %region.name, "failover");
         }
         self.roamed |= abroad;
+        self.report.why = abroad.then(|| self.asked.policy.name());
         if self.roamed
             && let Some(request) = &mut self.unsent
         {

@@ -9,6 +9,7 @@ use super::backends::NoBackend;
 use super::dial::TlsSetupError;
 use super::headers::FramingError;
 use super::upload::UploadError;
+use crate::observability::Ending;
 
 /// Why a request has no response from a backend.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -153,28 +154,28 @@ impl ForwardError {
         }
     }
 
-    /// How the exchange ended, in a word of a closed set, for records of it.
-    pub fn end(self) -> &'static str {
+    /// How the exchange ended, for records of it.
+    pub fn ending(self) -> Ending {
         match self {
-            Self::NoBackend => "no_backend",
-            Self::Overloaded | Self::TooManyTunnels => "overloaded",
-            Self::Draining => "draining",
-            Self::Connect => "connect_failed",
-            Self::ConnectTimeout => "connect_timeout",
-            Self::Tls => "tls_failed",
-            Self::TlsTimeout => "tls_timeout",
-            Self::Reset => "backend_reset",
-            Self::Refused => "backend_refused",
-            Self::Garbage | Self::UnaskedUpgrade | Self::NotSwitched => "backend_garbage",
-            Self::HeadTimeout => "first_byte_timeout",
-            Self::TotalTimeout => "total_timeout",
-            Self::Loop => "loop",
+            Self::NoBackend => Ending::NoBackend,
+            Self::Overloaded | Self::TooManyTunnels => Ending::Overloaded,
+            Self::Draining => Ending::Draining,
+            Self::Connect => Ending::ConnectFailed,
+            Self::ConnectTimeout => Ending::ConnectTimeout,
+            Self::Tls => Ending::TlsFailed,
+            Self::TlsTimeout => Ending::TlsTimeout,
+            Self::Reset => Ending::BackendReset,
+            Self::Refused => Ending::BackendRefused,
+            Self::Garbage | Self::UnaskedUpgrade | Self::NotSwitched => Ending::BackendGarbage,
+            Self::HeadTimeout => Ending::FirstByteTimeout,
+            Self::TotalTimeout => Ending::TotalTimeout,
+            Self::Loop => Ending::Loop,
             Self::Framing(_) | Self::BadBody | Self::BadUpgrade(_) | Self::UpgradeVersion => {
-                "bad_request"
+                Ending::BadRequest
             }
-            Self::BodyTooLarge(_) => "body_too_large",
-            Self::BodyStalled => "body_timeout",
-            Self::ClientGone => "client_gone",
+            Self::BodyTooLarge(_) => Ending::TooLarge,
+            Self::BodyStalled => Ending::BodyTimeout,
+            Self::ClientGone => Ending::ClientGone,
         }
     }
 

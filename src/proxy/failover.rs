@@ -50,6 +50,16 @@ impl Policy {
         Self { failover: settings.failover.clone(), factor: factor.get() }
     }
 
+    /// As records name it.
+    pub(super) fn name(&self) -> &'static str {
+        match self.failover {
+            Failover::Strict => "strict",
+            Failover::Ordered(_) => "ordered",
+            Failover::Spill(_) => "spill",
+            Failover::Any => "any",
+        }
+    }
+
     pub(super) fn is_strict(&self) -> bool {
         self.failover == Failover::Strict
     }

@@ -105,6 +105,7 @@ impl Proxy {
             region.marks(),
             has_body,
         )?;
+        report.trace = wants.trace;
         hops::count_down(&parts.method, &mut parts.headers);
         to_next_hop(&mut parts);
         let mut terms = Terms::new(settings, caller.client);

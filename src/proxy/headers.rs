@@ -22,6 +22,8 @@ use super::error::ForwardError;
 use super::forwarded;
 use super::hops::{self, Hops};
 use super::route::X_REGION;
+use super::trace::{self, TraceId};
+use crate::settings::TraceMode;
 
 static KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 static PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
@@ -91,6 +93,7 @@ impl Found {
     const HOPS: u16 = 1 << 9;
     /// What only the other direction has.
     const REGION: u16 = 1 << 10;
+    const TRACE: u16 = 1 << 11;
 
     fn look(headers: &HeaderMap) -> Self {
         Self(headers.keys().fold(0, |found, name| found | Self::kind(name.as_str())))
@@ -113,6 +116,7 @@ impl Found {
             "expect" => Self::EXPECT,
             "x-region-served" | "x-region-requested" => Self::REGION,
             _ if hops::is_of_hops(name) => Self::HOPS,
+            _ if trace::is_of_trace(name) => Self::TRACE,
             _ if forwarded::is_forwarding(name) => Self::FORWARDED,
             _ if name.contains('_') => Self::ALIAS,
             _ => 0,
@@ -131,6 +135,8 @@ pub(super) struct Prepared {
     pub(super) expects: bool,
     /// The client takes response trailers.
     pub(super) trailers: bool,
+    /// The trace that it belongs to.
+    pub(super) trace: Option<TraceId>,
 }
 
 /// What a message is marked with on its way.
@@ -138,6 +144,7 @@ pub(super) struct Prepared {
 pub(super) struct Marks<'a> {
     pub(super) region: &'a HeaderValue,
     pub(super) hops: &'a Hops,
+    pub(super) trace: TraceMode,
 }
 
 /// Makes a client's headers the backend's, of the region that was asked for. `has_body`: something will follow the head.
@@ -191,11 +198,12 @@ pub(super) fn prepare_request(
     if found.has(Found::REGION) {
         headers.remove(&X_REGION_SERVED);
     }
+    let trace = trace::apply(headers, marks.trace, found.has(Found::TRACE));
     headers.insert(HOST, caller.host.clone());
     headers.insert(&X_REGION, marks.region.clone());
     headers.insert(&X_REGION_REQUESTED, marks.region.clone());
     headers.insert(&X_REQUEST_ID, caller.request_id.clone());
-    Ok(Prepared { expects, trailers })
+    Ok(Prepared { expects, trailers, trace })
 }
 
 /// Another region serves than the one that was asked for.

@@ -15,7 +15,7 @@ use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use super::backends::{QueueFamilies, QueueSeries};
 use super::error::Cause;
 use super::health::HealthFamilies;
-use crate::observability::Registry;
+use crate::observability::{Ending, Registry};
 use crate::settings::RegionName;
 
 type ByRegion = [(&'static str, String); 1];
@@ -31,6 +31,8 @@ const NO_REGION: &str = "none";
 #[derive(Debug)]
 pub(super) struct Families {
     requests: Family<ByCause, Counter>,
+    ends: Family<ByCause, Counter>,
+    served_elsewhere: Family<ByRegion, Counter>,
     latency: Family<ByRegion, Histogram>,
     in_flight: Family<ByRegion, Gauge>,
     tunnels: Family<ByRegion, Gauge>,
@@ -50,6 +52,8 @@ impl Families {
         let histogram: fn() -> Histogram = || Histogram::new(exponential_buckets(0.000_5, 2.0, 16));
         let families = Self {
             requests: Family::default(),
+            ends: Family::default(),
+            served_elsewhere: Family::default(),
             latency: Family::new_with_constructor(histogram),
             in_flight: Family::default(),
             tunnels: Family::default(),
@@ -63,6 +67,16 @@ impl Families {
             health: HealthFamilies::register(registry),
         };
         registry.register("http_requests", "Finished requests", families.requests.clone());
+        registry.register(
+            "http_ends",
+            "Requests and tunnels for a region by how they ended",
+            families.ends.clone(),
+        );
+        registry.register(
+            "proxy_served_elsewhere",
+            "Requests and tunnels for a region that another one served",
+            families.served_elsewhere.clone(),
+        );
         registry.register(
             "http_request_duration_seconds",
             "From the request's head to the last byte of its answer",
@@ -112,6 +126,7 @@ impl Families {
             classes: CLASSES
                 .map(|class| self.requests.get_or_create_owned(&class_labels(name, class))),
             latency: self.latency.get_or_create_owned(&[("region", name.to_owned())]),
+            ends: Ending::ALL.map(|end| self.ends.get_or_create_owned(&end_labels(name, end))),
         }
     }
 
@@ -120,6 +135,7 @@ impl Families {
         let labels: ByRegion = [("region", name.clone())];
         RegionSeries {
             requests: self.requests_of(&name),
+            served_elsewhere: self.served_elsewhere.get_or_create_owned(&labels),
             in_flight: self.in_flight.get_or_create_owned(&labels),
             tunnels: self.tunnels.get_or_create_owned(&labels),
             connects: self.connects.get_or_create_owned(&labels),
@@ -144,6 +160,10 @@ impl Families {
         for class in CLASSES {
             self.requests.remove(&class_labels(name, class));
         }
+        for end in Ending::ALL {
+            self.ends.remove(&end_labels(name, end));
+        }
+        self.served_elsewhere.remove(&labels);
         self.latency.remove(&labels);
         self.in_flight.remove(&labels);
         self.tunnels.remove(&labels);
@@ -163,6 +183,10 @@ fn class_labels(region: &str, class: &str) -> ByCause {
     [("region", region.to_owned()), ("class", class.to_owned())]
 }
 
+fn end_labels(region: &str, end: Ending) -> ByCause {
+    [("region", region.to_owned()), ("end", end.as_str().to_owned())]
+}
+
 fn cause_labels(region: &str, cause: Cause) -> ByCause {
     [("region", region.to_owned()), ("cause", cause.label().to_owned())]
 }
@@ -172,10 +196,19 @@ fn cause_labels(region: &str, cause: Cause) -> ByCause {
 pub(super) struct RequestSeries {
     classes: [Counter<u64, AtomicU64>; CLASSES.len()],
     latency: Histogram,
+    ends: [Counter; Ending::ALL.len()],
 }
 
 impl RequestSeries {
-    pub(super) fn finished(&self, status: u16, took: Duration) {
+    /// An exchange or a tunnel is over.
+    pub(super) fn ended(&self, end: Ending) {
+        if let Some(counter) = self.ends.get(end as usize) {
+            counter.inc();
+        }
+    }
+
+    pub(super) fn finished(&self, status: u16, took: Duration, end: Ending) {
+        self.ended(end);
         let class = match status {
             499 => 5,
             200..300 => 1,
@@ -195,6 +228,7 @@ impl RequestSeries {
 #[derive(Debug)]
 pub(super) struct RegionSeries {
     pub(super) requests: RequestSeries,
+    pub(super) served_elsewhere: Counter,
     pub(super) in_flight: Gauge,
     pub(super) tunnels: Gauge,
     pub(super) connects: Counter,

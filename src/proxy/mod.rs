@@ -37,6 +37,7 @@ mod table;
 #[cfg(test)]
 mod tests;
 mod trailers;
+mod trace;
 mod tunnel;
 mod upgrade;
 mod upload;
@@ -65,6 +66,7 @@ pub use self::region::{RegionRef, RegionSnapshot};
 pub use self::report::Report;
 pub use self::route::RouteError;
 pub use self::shared::{BackendHandle, Operated, Shared};
+pub use self::trace::TraceId;
 use crate::settings::RegionName;
 
 /// Who sent a request, as `edge` has found out.
@@ -77,6 +79,8 @@ pub struct Caller {
     /// Whether the peer's word on earlier hops is taken.
     pub trusted: bool,
     pub scheme: Scheme,
+    /// The version of TLS, where it is spoken.
+    pub tls: Option<&'static str>,
     /// The effective host, checked: a host with or without a port.
     pub host: HeaderValue,
     pub request_id: HeaderValue,

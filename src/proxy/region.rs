@@ -17,6 +17,7 @@ use super::health::Rules;
 use super::hops::Hops;
 use super::metrics::{Families, RegionSeries};
 use super::retry::Budget;
+use crate::observability::Ending;
 use crate::settings::{BackendSettings, HubPlace, RegionName, RegionSettings};
 
 /// One region of a table. A request holds it for as long as it goes on, so that a reload changes nothing for it.
@@ -100,7 +101,7 @@ impl Region {
 
     /// What its messages are marked with.
     pub(super) fn marks(&self) -> Marks<'_> {
-        Marks { region: &self.header, hops: &self.hops }
+        Marks { region: &self.header, hops: &self.hops, trace: self.bounds.trace }
     }
 
     /// The backends, and the hub.
@@ -162,9 +163,16 @@ impl RegionRef {
         headers::tell_served(headers, &self.0.header);
     }
 
-    /// Counts a request for this region that was finished, with its status and how long it took.
-    pub fn finished(&self, status: u16, took: Duration) {
-        self.0.series.requests.finished(status, took);
+    /// Counts a request for this region that was finished: its status, how long it took, how it ended.
+    pub fn finished(&self, status: u16, took: Duration, end: Ending) {
+        self.0.series.requests.finished(status, took, end);
+    }
+
+    /// Counts one for this region that `other` has answered, if that is another one.
+    pub fn served_by(&self, other: &Self) {
+        if !Arc::ptr_eq(&self.0, &other.0) && self.0.name != other.0.name {
+            self.0.series.served_elsewhere.inc();
+        }
     }
 }
 

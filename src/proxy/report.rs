@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::region::RegionRef;
+use super::trace::TraceId;
 
 /// What an exchange has been through.
 #[derive(Debug, Default)]
@@ -18,4 +19,8 @@ pub struct Report {
     pub attempts: u8,
     /// From the choice of the backend until the head of its answer.
     pub first_byte: Option<Duration>,
+    /// The policy by which it went to another region.
+    pub why: Option<&'static str>,
+    /// The trace that it belongs to.
+    pub trace: Option<TraceId>,
 }

@@ -4,7 +4,7 @@
 //! nobody waits for anybody: a request that has its region keeps it.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use arc_swap::{ArcSwap, Guard};
@@ -19,7 +19,7 @@ use super::metrics::{Families, RequestSeries};
 use super::region::{Region, RegionRef, RegionSnapshot};
 use super::table::{Plan, Table};
 use super::tunnel::Tunnels;
-use crate::observability::Registry;
+use crate::observability::{AccessLog, Ending, Registry};
 use crate::settings::{BackendSettings, RegionName, RegionSettings};
 use crate::shutdown::Drain;
 
@@ -36,6 +36,8 @@ pub struct Shared {
     pseudonym: String,
     pub(super) drain: Drain,
     pub(super) tunnels: Arc<Tunnels>,
+    /// Where the lines of tunnels are written, if anywhere.
+    pub(super) lines: OnceLock<AccessLog>,
 }
 
 impl Shared {
@@ -63,9 +65,9 @@ impl Shared {
         table.take_charge();
         let none = families.of_none();
         let (table, plan) = (ArcSwap::from_pointee(table), Mutex::new(plan));
-        let tunnels = Arc::default();
+        let (tunnels, lines) = (Arc::default(), OnceLock::new());
         let shared =
-            Arc::new(Self { table, plan, families, none, clock, pseudonym, drain, tunnels });
+            Arc::new(Self { table, plan, families, none, clock, pseudonym, drain, tunnels, lines });
         registry.register_collector(Box::new(BackendCollector(Arc::downgrade(&shared))));
         Ok(shared)
     }
@@ -194,8 +196,13 @@ impl Shared {
     }
 
     /// Counts a request that was finished and named no region that exists.
-    pub fn finished_without_region(&self, status: u16, took: Duration) {
-        self.none.finished(status, took);
+    pub fn finished_without_region(&self, status: u16, took: Duration, end: Ending) {
+        self.none.finished(status, took, end);
+    }
+
+    /// Has the lines of tunnels written here; the first word counts.
+    pub fn record_in(&self, lines: AccessLog) {
+        self.lines.get_or_init(|| lines);
     }
 
     /// What is going on now, for a status page.

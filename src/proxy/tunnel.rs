@@ -1,7 +1,7 @@
 //! Bytes both ways between a client and a backend after an upgrade, until one of them is done, or the tunnel's turn
 //! to leave comes.
 //!
-//! Walk: `owner` holds a tunnel and knows its turn; [`run`] joins its two directions, each of which `way` moves and
+//! Walk: `owner` holds a tunnel and knows its turn, `record` what is told of it; [`run`] joins its two directions, each of which `way` moves and
 //! `frames` follows. An idle tunnel holds no buffer.
 //!
 //! A side that closes its half lets the other finish what it has to say, but not for ever.
@@ -14,6 +14,7 @@
 
 mod frames;
 mod owner;
+mod record;
 #[cfg(test)]
 mod tests;
 mod way;
@@ -28,6 +29,7 @@ use tokio::time::{Instant, Sleep, sleep_until, timeout};
 
 use self::frames::Writer;
 pub(super) use self::owner::{Count, Tunnel, Tunnels};
+pub(super) use self::record::{Handshake, Record};
 use self::way::{Broken, Farewell, Way};
 
 /// The code of a Close that asks to connect anew (the registry of RFC 6455, 11.7).

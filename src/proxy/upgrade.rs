@@ -25,7 +25,7 @@ use super::course::Side;
 use super::error::ForwardError;
 use super::forward::{Exchange, Terms, refused, to_next_hop};
 use super::headers::{self, Marks, has_token};
-use super::tunnel::{Count, Tunnel};
+use super::tunnel::{Count, Handshake, Record, Tunnel};
 use super::upload::RequestBody;
 use super::{Caller, Proxy, Region, Report};
 
@@ -176,11 +176,12 @@ impl Proxy {
             .ok_or(ForwardError::TooManyTunnels)?;
         let socket = drain.socket();
         let client = hyper::upgrade::on(&mut request);
-        let method = request.method().clone();
-        let path = request.uri().path().to_owned();
+        let handshake = Handshake::of(&request);
         let (mut parts, _no_body) = request.into_parts();
         let version = parts.version;
-        headers::prepare_request(&mut parts.headers, version, caller, region.marks(), false)?;
+        let wants =
+            headers::prepare_request(&mut parts.headers, version, caller, region.marks(), false)?;
+        report.trace = wants.trace;
         parts.headers.remove(TE);
         parts.headers.remove(CONTENT_LENGTH);
         let asked = Asked::state(&mut parts);
@@ -204,16 +205,23 @@ impl Proxy {
         }
         answered.judge();
         let Exchange { mut response, active, region: serves, .. } = answered;
+        if region.name != serves.name {
+            region.series.served_elsewhere.inc();
+        }
+        let record = Record::new(
+            self.shared.lines.get(),
+            (region.name.as_str(), Arc::clone(&region.series)),
+            handshake,
+            asked.status(),
+            (caller, report),
+        );
         let tunnel = Tunnel {
             client,
             backend: hyper::upgrade::on(&mut response),
-            method,
-            region: region.name.clone(),
-            path,
+            record,
             idle_timeout: settings.tunnel_idle_timeout,
             max_age: settings.max_tunnel_age,
             drain: drain.clone(),
-            status: asked.status(),
             _count: count,
             active,
             _socket: socket,

@@ -290,6 +290,7 @@ impl http_body::Body for RequestBody {
         match Pin::new(&mut *body).poll_frame(cx) {
             Poll::Ready(Some(Ok(frame))) => {
                 this.idle.moved();
+                upload.arrival.arrived(frame.data_ref().map_or(0, Bytes::len));
                 upload.note(false, frame.is_trailers() || body.is_end_stream());
                 let upload = Arc::clone(upload);
                 Poll::Ready(Some(this.checked(frame).map_err(|error| upload.fail(error))))

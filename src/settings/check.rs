@@ -179,6 +179,11 @@ impl Check<'_> {
         {
             listeners.push(("tls.port".to_owned(), settings.proxy.bind, port));
         }
+        if parts.proxy
+            && let Some(port) = settings.tls.redirect_port
+        {
+            listeners.push(("tls.redirect_port".to_owned(), settings.proxy.bind, port));
+        }
         for name in &parts.hubs {
             let place = settings.regions.get(name).and_then(|region| region.hub.as_ref());
             if let Some((bind, port)) = place.and_then(|place| Some((place.bind, place.port?))) {
@@ -512,6 +517,12 @@ impl Check<'_> {
         if tls.listens_on().is_none() && !tls.certificates.is_empty() {
             let message = "nobody is shown these certificates; set tls.port (PROXY_TLS_PORT)";
             self.say(&["tls.certificates", "tls.port"], message.to_owned());
+        }
+        if tls.redirect_port.is_some()
+            && (tls.redirect_host.is_none() || tls.listens_on().is_none())
+        {
+            let message = "whom should it send where? Set tls.port, and tls.redirect_host to the name that clients know";
+            self.say(&["tls.redirect_port", "tls.redirect_host", "tls.port"], message.to_owned());
         }
         if tls.dev && names().any(|name| name == TlsSettings::DEV_NAME) {
             let message =

@@ -19,6 +19,7 @@ use super::{Settings, SettingsErrors};
 
 /// What is put in place while the process runs. `*` stands for any name.
 const LIVE: &[&str] = &[
+    "access",
     "backends",
     "breaker",
     "compression",

@@ -21,16 +21,15 @@ impl ServiceManager {
     pub(super) fn of(variables: &BTreeMap<String, String>) -> Self {
         let said = |name: &str| variables.get(name).filter(|text| !text.is_empty());
         let micros = said("WATCHDOG_USEC").and_then(|text| text.parse().ok());
-        let names = said("LISTEN_FDNAMES").map(String::as_str).unwrap_or_default();
+        let names = said("LISTEN_FDNAMES");
         Self {
             notify_socket: said("NOTIFY_SOCKET").cloned(),
             watchdog: micros.filter(|micros| *micros > 0).map(Duration::from_micros),
             watchdog_pid: said("WATCHDOG_PID").and_then(|text| text.parse().ok()),
+            // One without a name keeps its place: those behind it must not get each other's.
             socket_names: names
-                .split(':')
-                .filter(|name| !name.is_empty())
-                .map(str::to_owned)
-                .collect(),
+                .map(|names| names.split(':').map(str::to_owned).collect())
+                .unwrap_or_default(),
         }
     }
 }
@@ -55,5 +54,6 @@ mod tests {
         ]);
         assert_eq!(all.watchdog, Some(Duration::from_secs(2)));
         assert_eq!((all.watchdog_pid, all.socket_names.len()), (Some(7), 2));
+        assert_eq!(of(&[("LISTEN_FDNAMES", "proxy::admin")]).socket_names, ["proxy", "", "admin"]);
     }
 }

@@ -6,6 +6,7 @@
 //!
 //! Absent on purpose: reading of the environment anywhere else.
 
+mod access;
 mod admin;
 mod api;
 mod backends;
@@ -47,6 +48,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+pub use self::access::{AccessFormat, AccessSettings, ClientShown};
 pub use self::admin::AdminSettings;
 pub use self::api::{ApiKey, ApiSettings, KeyText};
 pub use self::backends::{BackendsSettings, Balance, HashBy, HashByError};
@@ -69,7 +71,7 @@ pub use self::parts::Parts;
 pub use self::print::render;
 pub use self::problem::{Problem, Provenance, SettingsErrors, Source};
 pub use self::process::{Instances, ProcessSettings, StopSignal};
-pub use self::proxy::ProxySettings;
+pub use self::proxy::{ProxyProtocol, ProxySettings, TraceMode};
 pub use self::redis_place::{RedisMode, RedisNode, RedisPlace};
 pub use self::region::{BackendSettings, HubPlace, RegionName, RegionNameError, RegionSettings};
 pub use self::retry::RetrySettings;
@@ -90,6 +92,7 @@ pub struct Settings {
     /// The regions by name.
     pub regions: BTreeMap<RegionName, RegionSettings>,
     pub log: LogSettings,
+    pub access: AccessSettings,
     pub proxy: ProxySettings,
     pub retry: RetrySettings,
     pub tls: TlsSettings,

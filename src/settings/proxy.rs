@@ -85,6 +85,34 @@ pub struct ProxySettings {
     pub via: Option<String>,
     /// A request that has passed so many gateways already is answered with 508.
     pub max_hops: u8,
+    /// What becomes of `traceparent`.
+    pub trace: TraceMode,
+    /// Whether connections begin with who their client is, in the PROXY protocol.
+    pub proxy_protocol: ProxyProtocol,
+}
+
+/// What becomes of a request's trace (W3C Trace Context).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum TraceMode {
+    /// The fields pass as they are, and are not read.
+    Off,
+    /// A trace that comes is passed on, with this hop as the parent.
+    Pass,
+    /// … and where none comes, one is begun.
+    Begin,
+}
+
+/// From whom a PROXY header is taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ProxyProtocol {
+    /// From nobody: it is no request.
+    Off,
+    /// From trusted proxies, and from them it must come.
+    Trusted,
+    /// From everybody; no other connection is served.
+    Required,
 }
 
 impl Default for ProxySettings {
@@ -120,6 +148,8 @@ impl Default for ProxySettings {
             retry_after_seconds: 5,
             via: None,
             max_hops: 8,
+            trace: TraceMode::Pass,
+            proxy_protocol: ProxyProtocol::Off,
         }
     }
 }

@@ -36,6 +36,10 @@ pub struct TlsSettings {
     pub dev_folder: Option<PathBuf>,
     /// The certificates by names of the operator's own, which are labels of metrics.
     pub certificates: BTreeMap<String, CertificateSettings>,
+    /// `PROXY_REDIRECT_PORT`: plain HTTP that sends everybody to [`Self::redirect_host`]; not set, there is none.
+    pub redirect_port: Option<u16>,
+    /// `PROXY_REDIRECT_HOST`: the host of the TLS listener as clients know it, with its port where that is not 443.
+    pub redirect_host: Option<String>,
     pub backends: TlsBackendSettings,
 }
 
@@ -95,6 +99,8 @@ impl Default for TlsSettings {
             dev_in_production: false,
             dev_folder: None,
             certificates: BTreeMap::new(),
+            redirect_port: None,
+            redirect_host: None,
             backends: TlsBackendSettings::default(),
         }
     }

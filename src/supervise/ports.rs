@@ -9,6 +9,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 /// How often the system is asked for a free port, where it names one that an instance is about to take.
 const ASKS: usize = 100;
 
+/// Ports that systems do not give out by themselves (RFC 6335 leaves them to users; Linux begins at 32768).
+const BELOW_EPHEMERAL: std::ops::Range<u16> = 10_240..32_000;
+
 /// What is given out now; clones are the same.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Ports(Arc<Mutex<BTreeSet<u16>>>);
@@ -33,7 +36,11 @@ impl Ports {
     /// Where there is none.
     pub(super) fn lease(&self, base: Option<NonZeroU16>, count: usize) -> io::Result<Lease> {
         let found = match base {
-            None => (0..ASKS).find_map(|_| self.take(0)),
+            // Between the look and the instance's own bind nobody holds it, so it is none of those that the system
+            // hands to whoever asks for any.
+            None => (0..ASKS)
+                .find_map(|_| self.take(fastrand::u16(BELOW_EPHEMERAL)))
+                .or_else(|| (0..ASKS).find_map(|_| self.take(0))),
             Some(base) => {
                 let last = base.get().saturating_add(u16::try_from(count).unwrap_or(u16::MAX));
                 (base.get()..=last).find_map(|port| self.take(port))

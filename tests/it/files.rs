@@ -28,11 +28,15 @@ fn folder() -> TempDir {
 }
 
 async fn serving(folder: &Path, spa: bool) -> (Gateway, Backend) {
+    serving_on("/assets/", folder, spa).await
+}
+
+async fn serving_on(path: &str, folder: &Path, spa: bool) -> (Gateway, Backend) {
     let backend = Backend::saying("backend").await;
     let gateway = Gateway::start(|settings| {
         add_backend(settings, "1", backend.address);
         let mount = meridian::settings::StaticSettings {
-            path: "/assets/".to_owned(),
+            path: path.to_owned(),
             folder: folder.to_owned(),
             spa,
             cache_control: "max-age=60".to_owned(),
@@ -66,6 +70,15 @@ async fn files_are_served_without_a_region() {
     let head = exchange(gateway.proxy(), "HEAD /assets/app.js HTTP/1.1\r\nHost: x\r\n\r\n").await;
     assert_eq!((head.status, head.header("content-length"), head.body.len()), (200, Some("10"), 0));
     assert_eq!(ask(&gateway, "/assetsx", "x-region: 1\r\n").await.text(), "backend");
+}
+
+#[tokio::test]
+async fn no_redirect_leads_to_another_host() {
+    let folder = folder();
+    let (gateway, _backend) = serving_on("/", folder.path(), false).await;
+    assert_eq!(ask(&gateway, "/deep", "").await.header("location"), Some("/deep/"));
+    let doubled = ask(&gateway, "//deep", "").await;
+    assert_eq!((doubled.status, doubled.header("location")), (404, None));
 }
 
 #[tokio::test]

@@ -14,6 +14,8 @@
 /// The plumbing.
 mod harness;
 
+/// The line of each exchange, and its file.
+mod access;
 /// What an operator sees and does on the admin listener.
 mod admin;
 /// The API for backends.
@@ -72,6 +74,8 @@ mod own_paths;
 mod page;
 /// The built binary: what it prints, where, and its exit codes.
 mod process;
+/// The PROXY protocol with a real HAProxy, and the redirect to TLS.
+mod proxy_protocol;
 /// Real backends behind the gateway, real clients before it.
 mod real;
 /// Region → backend.

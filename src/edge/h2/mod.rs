@@ -125,6 +125,9 @@ async fn watch(edge: &Edge, streams: &Streams) {
             _ => None,
         };
         if limit.is_some_and(|limit| since.elapsed() >= limit) {
+            if sample.write_blocked {
+                streams.give_up();
+            }
             return;
         }
     }

@@ -57,6 +57,8 @@ struct Stream {
     seen: AtomicU32,
     looks: AtomicU32,
     task: OnceLock<AbortHandle>,
+    /// It was ended, because its answer is not taken in time.
+    is_slow_reader: AtomicBool,
 }
 
 /// A stream for its exchange.
@@ -148,8 +150,16 @@ impl Streams {
             } else if stream.looks.fetch_add(1, Ordering::Relaxed) >= looks
                 && let Some(task) = stream.task.get()
             {
+                stream.is_slow_reader.store(true, Ordering::Relaxed);
                 task.abort();
             }
+        }
+    }
+
+    /// The connection is ended, because what is written to it is not taken in time.
+    pub(super) fn give_up(&self) {
+        for stream in lock(&self.open).values() {
+            stream.is_slow_reader.store(true, Ordering::Relaxed);
         }
     }
 
@@ -181,6 +191,14 @@ impl StreamWire {
 
     pub(in crate::edge) fn begin(&self, with_body: bool) {
         self.stream.arrival.begin(with_body);
+    }
+
+    pub(in crate::edge) fn received(&self) -> u64 {
+        self.stream.arrival.received()
+    }
+
+    pub(in crate::edge) fn is_slow_reader(&self) -> bool {
+        self.stream.is_slow_reader.load(Ordering::Relaxed)
     }
 
     /// Something is ready for the client.

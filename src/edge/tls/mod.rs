@@ -22,7 +22,7 @@ use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
 use http::HeaderValue;
-use rustls::ServerConfig;
+use rustls::{ProtocolVersion, ServerConfig};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
@@ -153,6 +153,8 @@ pub(super) enum Rejected {
 pub(super) struct Shown {
     asked: Option<String>,
     pair: Arc<Pair>,
+    /// The version of TLS.
+    pub(super) version: &'static str,
 }
 
 impl Shown {
@@ -250,13 +252,17 @@ impl Tls {
         match outcome {
             Ok(stream) => {
                 let (_, session) = stream.get_ref();
+                let version = match session.protocol_version() {
+                    Some(ProtocolVersion::TLSv1_3) => "1.3",
+                    _ => "1.2",
+                };
                 let is_http2 = session.alpn_protocol() == Some(H2);
                 let asked = session.server_name().map(str::to_owned);
                 let pair = Arc::clone(
                     self.certificates.table().find(asked.as_deref().unwrap_or_default()),
                 );
                 self.metrics.agreed(is_http2);
-                Ok(Accepted { stream, is_http2, shown: Arc::new(Shown { asked, pair }) })
+                Ok(Accepted { stream, is_http2, shown: Arc::new(Shown { asked, pair, version }) })
             }
             Err(Broken::Plain(stream)) => {
                 drop(self.failed(Failure::NotTls, peer, &"plain HTTP"));
@@ -350,7 +356,8 @@ mod tests {
         let place = certificates::tests::write(folder.path(), "a", &["a.example", "*.a.example"]);
         let pair = Arc::new(certificates::read(&place).unwrap());
         let covers = |asked: Option<&str>, host: &'static str| {
-            let shown = Shown { asked: asked.map(str::to_owned), pair: Arc::clone(&pair) };
+            let (asked, pair) = (asked.map(str::to_owned), Arc::clone(&pair));
+            let shown = Shown { asked, pair, version: "1.3" };
             shown.covers(&HeaderValue::from_static(host))
         };
         assert!(covers(Some("a.example"), "A.example:8443"));

@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use http::Request;
-use http::uri::Scheme;
+use http::uri::{Authority, Scheme};
 use hyper::client::conn::http2;
 use hyper::rt::{Executor, Read, Write};
 use hyper_util::rt::TokioTimer;
@@ -62,12 +62,28 @@ pub(in crate::proxy) struct Http2 {
 struct Connection {
     sender: http2::SendRequest<RequestBody>,
     load: Arc<Load>,
-    scheme: Scheme,
+}
+
+/// Where a connection leads.
+#[derive(Debug)]
+pub(in crate::proxy) struct Origin {
+    pub(in crate::proxy) scheme: Scheme,
+    /// The backend's own, for requests that name no host.
+    pub(in crate::proxy) authority: Authority,
+}
+
+impl Origin {
+    /// `label`: `host:port`.
+    pub(in crate::proxy) fn new(scheme: Scheme, label: &str) -> Self {
+        let authority = Authority::try_from(label);
+        Self { scheme, authority: authority.unwrap_or(Authority::from_static("localhost")) }
+    }
 }
 
 /// What goes on on a connection.
 #[derive(Debug)]
 struct Load {
+    origin: Origin,
     streams: AtomicUsize,
     /// Streams that the backend allows.
     allowed: AtomicUsize,
@@ -100,7 +116,6 @@ impl Load {
 pub(in crate::proxy) struct Multiplexed {
     connection: http2::SendRequest<RequestBody>,
     load: Arc<Load>,
-    scheme: Scheme,
 }
 
 impl Multiplexed {
@@ -122,8 +137,8 @@ impl Multiplexed {
         }
     }
 
-    pub(super) fn scheme(&self) -> Scheme {
-        self.scheme.clone()
+    pub(super) fn origin(&self) -> &Origin {
+        &self.load.origin
     }
 }
 
@@ -143,11 +158,7 @@ impl Drop for Multiplexed {
 impl Connection {
     fn stream(&self) -> Multiplexed {
         self.load.streams.fetch_add(1, Ordering::Relaxed);
-        Multiplexed {
-            connection: self.sender.clone(),
-            load: Arc::clone(&self.load),
-            scheme: self.scheme.clone(),
-        }
+        Multiplexed { connection: self.sender.clone(), load: Arc::clone(&self.load) }
     }
 }
 
@@ -247,6 +258,7 @@ impl Http2 {
             .handshake(io)
             .await?;
         let load = Arc::new(Load {
+            origin: Origin::new(scheme, &label),
             streams: AtomicUsize::new(0),
             allowed: AtomicUsize::new(MAX_STREAMS),
             opened: Instant::now(),
@@ -269,7 +281,7 @@ impl Http2 {
                 tracing::debug!(target: "Proxy", "connection to {label} ended: {error}");
             }
         });
-        let connection = Connection { sender, load, scheme };
+        let connection = Connection { sender, load };
         let first = connection.stream();
         self.open().push(Arc::new(connection));
         Ok(first)

@@ -5,13 +5,13 @@
 
 use futures_util::future::Either;
 use http::header::{CONNECTION, CONTENT_LENGTH, HOST, TE, TRANSFER_ENCODING};
-use http::uri::{Authority, PathAndQuery, Scheme};
+use http::uri::{Authority, PathAndQuery};
 use http::{HeaderValue, Request, Response, Uri, Version};
 use http_body::Body as _;
 use hyper::body::Incoming;
 use hyper::client::conn::{TrySendError, http1};
 
-use super::http2::Multiplexed;
+use super::http2::{Multiplexed, Origin};
 use crate::proxy::upload::RequestBody;
 
 /// What becomes of a request; with it, where nothing of it was sent.
@@ -44,7 +44,7 @@ impl Sender {
                 Either::Left(sender.try_send_request(request))
             }
             Self::Http2(sender) => {
-                to_http2(&mut request, sender.scheme());
+                to_http2(&mut request, sender.origin());
                 Either::Right(sender.try_send_request(request))
             }
         }
@@ -52,19 +52,21 @@ impl Sender {
 }
 
 /// `Host` becomes `:authority`, and what belongs to a connection of HTTP/1.1 alone goes (RFC 9113, 8.2.2).
-fn to_http2(request: &mut Request<RequestBody>, scheme: Scheme) {
+fn to_http2(request: &mut Request<RequestBody>, origin: &Origin) {
     let headers = request.headers_mut();
     headers.remove(CONNECTION);
     headers.remove(TRANSFER_ENCODING);
     let host = headers.remove(HOST);
-    if let Some(authority) = host.and_then(|host| Authority::try_from(host.as_bytes()).ok()) {
-        let mut parts = std::mem::take(request.uri_mut()).into_parts();
-        parts.scheme = Some(scheme);
-        parts.authority = Some(authority);
-        parts.path_and_query.get_or_insert(PathAndQuery::from_static("/"));
-        // All three are there, so that nothing is missing.
-        *request.uri_mut() = Uri::from_parts(parts).unwrap_or_default();
-    }
+    // One of HTTP/1.0 may name none, and one of HTTP/1.1 an empty one.
+    let host = host.and_then(|host| Authority::try_from(host.as_bytes()).ok());
+    let mut parts = std::mem::take(request.uri_mut()).into_parts();
+    parts.scheme = Some(origin.scheme.clone());
+    // One that another connection of HTTP/2 gave back has it already.
+    let host = host.or_else(|| parts.authority.take());
+    parts.authority = Some(host.unwrap_or_else(|| origin.authority.clone()));
+    parts.path_and_query.get_or_insert(PathAndQuery::from_static("/"));
+    // All three are there, so that nothing is missing.
+    *request.uri_mut() = Uri::from_parts(parts).unwrap_or_default();
     *request.version_mut() = Version::HTTP_2;
 }
 
@@ -89,7 +91,21 @@ fn to_http1(request: &mut Request<RequestBody>) {
 
 #[cfg(test)]
 mod tests {
+    use http::uri::Scheme;
+
     use super::*;
+
+    #[test]
+    fn who_names_no_host_asks_for_the_backend() {
+        let origin = Origin::new(Scheme::HTTP, "[::1]:80");
+        for host in [None, Some("")] {
+            let mut request = Request::get("/a").body(RequestBody::empty()).unwrap();
+            host.map(|host| request.headers_mut().insert(HOST, HeaderValue::from_static(host)));
+            to_http2(&mut request, &origin);
+            assert_eq!(request.uri(), "http://[::1]:80/a");
+            assert!(!request.headers().contains_key(HOST));
+        }
+    }
 
     #[test]
     fn the_forms_lead_to_each_other() {
@@ -99,14 +115,15 @@ mod tests {
             request.headers_mut().insert(name, HeaderValue::from_static(value));
         }
         let headers = request.headers().clone();
-        to_http2(&mut request, Scheme::HTTPS);
+        let origin = Origin::new(Scheme::HTTPS, "10.0.0.1:443");
+        to_http2(&mut request, &origin);
         assert_eq!(request.uri(), "https://shop.example:8/a?b");
         assert_eq!(request.version(), Version::HTTP_2);
         let left: Vec<_> = request.headers().iter().map(|(name, _)| name.as_str()).collect();
         assert_eq!(left, ["te"]);
-        // A second time changes nothing.
-        to_http2(&mut request, Scheme::HTTPS);
-        assert_eq!(request.uri(), "https://shop.example:8/a?b");
+        // A second time, nothing changes but what the connection says.
+        to_http2(&mut request, &Origin::new(Scheme::HTTP, "10.0.0.2:80"));
+        assert_eq!(request.uri(), "http://shop.example:8/a?b");
         to_http1(&mut request);
         assert_eq!(
             (request.uri().to_string().as_str(), request.version()),

@@ -21,6 +21,7 @@ fn caller(peer: &str, client: &str, trusted: bool) -> Caller {
         client: client.parse().unwrap(),
         trusted,
         scheme: Scheme::Http,
+        tls: None,
         host: HeaderValue::from_static("shop.example"),
         max_body_bytes: None,
         arrival: std::sync::Arc::default(),

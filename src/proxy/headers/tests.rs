@@ -20,6 +20,7 @@ fn caller() -> Caller {
         client: "9.9.9.9".parse().unwrap(),
         trusted: false,
         scheme: Scheme::Https,
+        tls: None,
         host: HeaderValue::from_static("shop.example"),
         max_body_bytes: None,
         arrival: std::sync::Arc::default(),
@@ -34,7 +35,7 @@ fn prepare(
     has_body: bool,
 ) -> Result<Prepared, ForwardError> {
     let (region, hops) = (HeaderValue::from_static("eu"), Hops::new("edge", 8));
-    let marks = Marks { region: &region, hops: &hops };
+    let marks = Marks { region: &region, hops: &hops, trace: TraceMode::Pass };
     prepare_request(headers, version, &caller(), marks, has_body)
 }
 
@@ -45,7 +46,7 @@ fn answer(
     trailers: bool,
 ) -> Result<(), AmbiguousReply> {
     let (region, hops) = (HeaderValue::from_static("eu"), Hops::new("edge", 8));
-    let marks = Marks { region: &region, hops: &hops };
+    let marks = Marks { region: &region, hops: &hops, trace: TraceMode::Pass };
     prepare_response(headers, Version::HTTP_10, marks, length, trailers)
 }
 
@@ -123,7 +124,7 @@ fn hop_by_hop_fields_stay_on_their_hop() {
         "x-request-id",
     ];
     assert_eq!(names, expected);
-    assert_eq!(prepared, Prepared { expects: false, trailers: false });
+    assert_eq!(prepared, Prepared { expects: false, trailers: false, trace: None });
 }
 
 #[test]

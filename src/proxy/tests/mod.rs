@@ -262,6 +262,7 @@ async fn answer(
         client: peer.ip(),
         trusted: false,
         scheme: Scheme::Http,
+        tls: None,
         host: HeaderValue::from_static("shop.example"),
         max_body_bytes: None,
         arrival: std::sync::Arc::default(),

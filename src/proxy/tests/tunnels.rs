@@ -1,6 +1,8 @@
 //! WebSocket handshakes, tunnels, and their end.
 
 use super::*;
+use crate::observability::AccessLog;
+use crate::settings::AccessFormat;
 
 const ASK: &str = "GET /chat?x=1 HTTP/1.1\r\nHost: a\r\nConnection: keep-alive, Upgrade\r\n\
                    Upgrade: WebSocket\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n";
@@ -261,13 +263,8 @@ async fn what_is_no_handshake_is_a_plain_request_or_an_error() {
 async fn the_line_of_a_tunnel_has_all_of_it_as_fields() {
     let backend = Backend::start().await;
     let gateway = Gateway::start(&[&backend.url()], |_| {}).await;
-    // A first one, so that the place in the code that tells is known before anybody listens.
-    drop(tunnel(&gateway, &backend).await);
-    no_tunnels(&gateway).await;
-    let file = tempfile::NamedTempFile::new().unwrap();
-    let writer = Arc::new(file.reopen().unwrap());
-    let log = tracing_subscriber::fmt().with_writer(writer).json().finish();
-    let _until_the_end = tracing::subscriber::set_default(log);
+    let kept = AccessLog::kept(AccessFormat::Json);
+    gateway.shared.record_in(kept.clone());
     let (mut client, mut peer) = tunnel(&gateway, &backend).await;
     client.say(ASKED).await;
     assert_eq!(peer.exactly(ASKED.len()).await, ASKED);
@@ -277,17 +274,20 @@ async fn the_line_of_a_tunnel_has_all_of_it_as_fields() {
     assert_eq!(client.rest().await, b"");
     drop(client);
     no_tunnels(&gateway).await;
-    let lines = std::fs::read_to_string(file.path()).unwrap();
-    let line = lines.lines().find(|line| line.contains("Proxy::access")).expect(&lines);
-    let mut line: serde_json::Value = serde_json::from_str(line).unwrap();
-    let duration_ms = line["fields"]["duration_ms"].take();
-    assert!(duration_ms.is_u64(), "{lines}");
+    let lines = kept.taken();
+    let mut line: serde_json::Value = serde_json::from_str(&lines).expect(&lines);
+    let said = line["fields"].as_object_mut().unwrap();
+    let [took, backend, first_byte, id] = ["duration_ms", "backend", "first_byte_ms", "request_id"]
+        .map(|name| said.remove(name).unwrap());
+    assert!(took.is_u64() && first_byte.is_f64() && id.is_string(), "{lines}");
+    assert!(backend.as_str().unwrap().starts_with("127.0.0.1:"), "{lines}");
     assert_eq!(
         line["fields"],
         serde_json::json!({
-            "message": format!("GET /chat 101 - {duration_ms}ms tunnel"), "method": "GET",
-            "path": "/chat", "status": 101, "duration_ms": null, "region": "1", "up": 9, "down": 8,
-            "frames_up": 1, "frames_down": 2, "close_code": 1001, "ended_by": "backend",
+            "message": format!("GET /chat 101 - {took}ms"), "method": "GET", "path": "/chat",
+            "status": 101, "region": "1", "served": "1", "attempts": 1, "bytes_in": 9, "bytes": 8,
+            "in": 1, "out": 2, "close": 1001, "ended_by": "backend", "end": "backend_closed",
+            "client": "127.0.0.1", "protocol": "HTTP/1.1",
         })
     );
 }

@@ -1,4 +1,4 @@
-//! A tunnel from the promise of it to its end: what it holds, when its turn to leave comes, and its line in the log.
+//! A tunnel from the promise of it to its end: what it holds, and when its turn to leave comes.
 //!
 //! Invariants: it ends under a deadline in every phase; what it holds is given back when its task ends, however it
 //! ends; it leaves one line. It holds the backend and the region's series, but never the table they stand in, so that
@@ -9,15 +9,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use http::{Method, StatusCode};
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use tokio::time::{Instant, Sleep, sleep, sleep_until, timeout};
 
-use super::{EndedBy, Tally, run};
+use super::{EndedBy, Record, Tally, run};
 use crate::proxy::backends::{Active, Upstream};
 use crate::proxy::metrics::RegionSeries;
-use crate::settings::RegionName;
 use crate::shutdown::{Drain, Socket};
 
 /// From the 101 until both connections are free of HTTP; a client that leaves in between must not
@@ -64,12 +62,7 @@ impl Drop for Count {
 pub(in crate::proxy) struct Tunnel {
     pub(in crate::proxy) client: OnUpgrade,
     pub(in crate::proxy) backend: OnUpgrade,
-    /// As the client asked: GET, or the CONNECT of HTTP/2.
-    pub(in crate::proxy) method: Method,
-    /// What the client was answered.
-    pub(in crate::proxy) status: StatusCode,
-    pub(in crate::proxy) region: RegionName,
-    pub(in crate::proxy) path: String,
+    pub(in crate::proxy) record: Record,
     pub(in crate::proxy) idle_timeout: Duration,
     /// The greatest age, where there is one.
     pub(in crate::proxy) max_age: Option<Duration>,
@@ -82,37 +75,13 @@ pub(in crate::proxy) struct Tunnel {
 impl Tunnel {
     /// Carries it to its end, and tells.
     pub(in crate::proxy) async fn run(mut self) {
-        let started = Instant::now();
-        let mut tally = Tally::default();
         let drain = self.drain.clone();
+        let mut tally = Tally::default();
         let ended_by = tokio::select! {
             ended_by = self.carry(&mut tally) => ended_by,
             () = drain.cutting() => EndedBy::Drain,
         };
-        self.tell(started.elapsed(), &tally, ended_by);
-    }
-
-    fn tell(&self, took: Duration, tally: &Tally, ended_by: EndedBy) {
-        let duration_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
-        let Tally { up, down, frames_up, frames_down, close } = *tally;
-        tracing::info!(
-            target: "Proxy::access",
-            method = %self.method,
-            path = %self.path,
-            status = self.status.as_u16(),
-            duration_ms,
-            region = %self.region,
-            up,
-            down,
-            frames_up,
-            frames_down,
-            close_code = close,
-            ended_by = %ended_by.as_str(),
-            "{} {} {} - {duration_ms}ms tunnel",
-            self.method,
-            self.path,
-            self.status.as_u16(),
-        );
+        (self.record.tally, self.record.ended_by) = (tally, ended_by);
     }
 
     /// Waits until HTTP is done with both connections, then moves their bytes.

@@ -27,6 +27,8 @@ pub(in crate::settings) const VARIABLES: &[Variable] = &[
     variable("APP_ENV", ""),
     variable("PROXY_PORT", "proxy.port"),
     variable("PROXY_TLS_PORT", "tls.port"),
+    variable("PROXY_REDIRECT_PORT", "tls.redirect_port"),
+    variable("PROXY_REDIRECT_HOST", "tls.redirect_host"),
     variable("PROXY_TLS_CERT", "tls.certificates.default.cert"),
     variable("PROXY_TLS_KEY", "tls.certificates.default.key"),
     variable("WS_SERVER_1_PORT", "regions.1.hub.port"),

@@ -8,6 +8,8 @@ pub(crate) mod gateway;
 pub(crate) mod gateway_process;
 /// HTTP/2, frame by frame.
 pub(crate) mod h2;
+/// A real HAProxy, before the gateway.
+pub(crate) mod haproxy;
 pub(crate) mod http;
 pub(crate) mod ledger;
 /// A real nginx, as a backend.
