@@ -14,6 +14,10 @@ test *arguments:
 bench what="http":
     scripts/bench.sh {{what}}
 
+# The tables of HTTP's rules, sent to nginx and HAProxy as well.
+compare:
+    scripts/compare.sh
+
 # Licences, advisories and duplicate versions of the dependencies.
 deny:
     cargo deny check

@@ -13,9 +13,10 @@ use serde_json::json;
 use super::reload::ReloadResult;
 use super::{Admin, refuse, to_json};
 use crate::proxy::Operated;
+use crate::settings::BackendSettings;
 
-/// A heavier backend than this is a typing mistake.
-const MAX_WEIGHT: u32 = 65_535;
+/// As in the settings.
+const MAX_WEIGHT: u32 = BackendSettings::MAX_WEIGHT as u32;
 
 /// `POST /reload`: 200 with the report, or 422 where the configuration is not valid.
 pub(super) async fn reload(State(admin): State<Arc<Admin>>) -> Response {
@@ -65,7 +66,7 @@ pub(super) async fn weight(
 }
 
 fn no_weight() -> Response {
-    let message = "write ?value= with a whole number from 0 to 65535, or default for the settings'";
+    let message = "write ?value= with a whole number from 0 to 1000, or default for the settings'";
     refuse(StatusCode::BAD_REQUEST, "weight_invalid", message)
 }
 

@@ -55,7 +55,7 @@ struct Region {
 struct Backend {
     #[serde(flatten)]
     snapshot: BackendSnapshot,
-    /// Whether the next request may go there.
+    /// Whether requests may go there, were its tier the one that serves.
     eligible: bool,
     /// In a word.
     state: &'static str,
@@ -112,30 +112,45 @@ fn bus(bus: &Bus) -> Value {
 
 impl Region {
     fn of(snapshot: RegionSnapshot) -> Self {
-        let backends: Vec<_> = snapshot.backends.into_iter().map(Backend::of).collect();
-        let tier = backends.iter().filter(|one| one.eligible).map(|one| one.snapshot.tier).min();
-        let serves = match tier {
-            Some(0) => "the primaries serve".to_owned(),
-            Some(tier) => format!("tier {tier} (backup) serves"),
-            None if backends.is_empty() => "no backends".to_owned(),
-            None => "no backend is available".to_owned(),
-        };
-        let facts = vec![
-            serves,
-            format!("{} in flight", snapshot.in_flight),
-            format!("{} tunnels", snapshot.tunnels),
-        ];
-        let RegionSnapshot { region, in_flight, tunnels, hub, .. } = snapshot;
+        let fit = |tier: &u8| snapshot.backends.iter().any(|one| is_fit(one) && one.tier == *tier);
+        let best = snapshot.backends.iter().filter(|one| is_fit(one)).map(|one| one.tier).min();
+        // A backup goes on for `backends.hold`; where nobody has asked since a tier was lost, the next request moves on.
+        let tier = Some(snapshot.tier).filter(fit).or(best);
+        let mut facts = vec![match (tier, best) {
+            (Some(0), _) => "the primaries serve".to_owned(),
+            (Some(tier), Some(better)) if better < tier => {
+                format!("tier {tier} (backup) serves, until tier {better} has proved itself")
+            }
+            (Some(tier), _) => format!("tier {tier} (backup) serves"),
+            (None, _) if snapshot.backends.is_empty() => "no backends".to_owned(),
+            (None, _) => "no backend is available".to_owned(),
+        }];
+        facts.push(format!("{} in flight", snapshot.in_flight));
+        facts.push(format!("{} tunnels", snapshot.tunnels));
+        if snapshot.waiting > 0 {
+            facts.push(format!("{} wait for a backend with room", snapshot.waiting));
+        }
+        let RegionSnapshot { region, in_flight, tunnels, hub, backends, .. } = snapshot;
+        let backends = backends.into_iter().map(|one| Backend::of(one, tier)).collect();
         Self { name: region, in_flight, tunnels, facts, backends, hub }
     }
 }
 
+/// Whether requests may go to a backend, were its tier the one that serves.
+fn is_fit(backend: &BackendSnapshot) -> bool {
+    !backend.draining && !backend.marked && backend.weight > 0
+}
+
 impl Backend {
-    fn of(snapshot: BackendSnapshot) -> Self {
-        let (eligible, state) = match (snapshot.draining, snapshot.marked) {
-            (true, _) => (false, "draining"),
-            (false, true) => (false, "passed over"),
-            (false, false) => (true, "in use"),
+    /// One of a region in which `serving` is the tier that serves.
+    fn of(snapshot: BackendSnapshot, serving: Option<u8>) -> Self {
+        let eligible = is_fit(&snapshot);
+        let state = match (snapshot.draining, snapshot.marked) {
+            (true, _) => "draining",
+            (false, _) if snapshot.weight == 0 => "without weight",
+            (false, true) => "passed over",
+            (false, false) if serving != Some(snapshot.tier) => "standing by",
+            (false, false) => "in use",
         };
         let mut facts = vec![format!("{} active", snapshot.active)];
         let of_whom = if snapshot.weight_set { " (an operator's)" } else { "" };

@@ -49,26 +49,17 @@ impl Listeners {
         } else {
             None
         };
-        let tls = match settings.tls.listens_on().filter(|_| parts.proxy) {
-            Some(port) => {
-                let address = SocketAddr::new(settings.proxy.bind, port);
-                Some(match taken("tls", workers)? {
-                    Some(sockets) => sockets,
-                    None => many(address, workers, "the proxy's TLS", "PROXY_TLS_PORT")?,
-                })
+        let mut beside = |name, port: Option<u16>, what: &str, variable: &str| {
+            let Some(port) = port.filter(|_| parts.proxy) else { return Ok(None) };
+            let address = SocketAddr::new(settings.proxy.bind, port);
+            match taken(name, workers)? {
+                Some(sockets) => Ok(Some(sockets)),
+                None => many(address, workers, what, variable).map(Some),
             }
-            None => None,
         };
-        let redirect = match settings.tls.redirect_port.filter(|_| parts.proxy) {
-            Some(port) => {
-                let address = SocketAddr::new(settings.proxy.bind, port);
-                Some(match taken("redirect", workers)? {
-                    Some(sockets) => sockets,
-                    None => many(address, workers, "the redirect", "PROXY_REDIRECT_PORT")?,
-                })
-            }
-            None => None,
-        };
+        let tls = beside("tls", settings.tls.listens_on(), "the proxy's TLS", "PROXY_TLS_PORT")?;
+        let port = settings.tls.redirect_port;
+        let redirect = beside("redirect", port, "the redirect", "PROXY_REDIRECT_PORT")?;
         let mut hubs = Vec::new();
         for (name, region) in &settings.regions {
             let Some(place) = &region.hub else { continue };

@@ -189,19 +189,16 @@ impl App {
         let (settings, demos) = with_demos(settings, &listeners).map_err(AppError::Runtime)?;
         let mut registry = Registry::with_prefix("meridian");
         let (drain, readiness) = (Drain::new(), starting());
-        let access = AccessWriter::start(&mut registry).map_err(AppError::Runtime)?;
-        access.log().set(&settings.log, &settings.access)?;
+        let (access, lines) = start_lines(&settings, &mut registry)?;
         let bus = build_bus(&settings.bus, &mut registry)?;
-        let hosted: Vec<_> = listeners.hubs.iter().map(|(name, _)| name.clone()).collect();
-        let hub = Hub::new(&settings.hub, &hosted, bus.clone(), drain.clone(), &mut registry);
+        let hub = build_hub(&settings, &listeners, (&bus, &drain), &mut registry);
         let api = settings.api.enabled.then(|| Api::new(&settings, bus.clone(), &mut registry));
-        let shared = build_proxy(&settings, &drain, &mut registry)?;
-        shared.record_in(access.log());
-        hub.record_in(access.log());
+        hub.record_in(lines.clone());
+        let shared = build_proxy(&settings, &drain, &lines, &mut registry)?;
         let tls = build_tls(&settings, &listeners, &mut registry)?;
         let common = Common::new(CommonParts {
             settings: &settings,
-            lines: access.log(),
+            lines: lines.clone(),
             limiter: Limiter::new(bus.clone(), &mut registry),
             proxy: Arc::clone(&shared),
             hub: Arc::clone(&hub),
@@ -214,25 +211,11 @@ impl App {
         let (reloads, work) = Reloads::new(&mut registry);
         let (supervisor, supervision) =
             Supervisor::new(&settings, parts, &shared, readiness.clone(), &mut registry);
-        let admin = Admin {
-            health: Health::new("admin", None),
-            readiness: readiness.clone(),
-            registry: Arc::new(registry),
-            settings: settings.admin.clone(),
-            proxy: Arc::clone(&shared),
-            hub: Arc::clone(&hub),
-            bus: bus.clone(),
-            drain: drain.clone(),
-            reloads,
-            supervisor: supervisor.clone(),
-            sections: sections(&supervisor, tls.as_ref()),
-        };
-        let secured = (tls.as_ref(), settings.tls.redirect_host.as_deref());
-        let mut workers = build_workers(&mut listeners, workers, (&common, &shared), secured);
-        if let (Some(api), Some(bound)) = (api, listeners.api.take()) {
-            let bound = (bound, listeners.is_shared("api"));
-            open_api(&mut workers, bound, &api, &common, &settings.api);
-        }
+        let parts_told = (&shared, &hub, &bus, &supervisor, tls.as_ref());
+        let state = (&readiness, &drain);
+        let admin = build_admin(&settings, registry, reloads, state, parts_told);
+        let (joint, doors) = ((&common, &shared), (tls.as_ref(), api.as_ref()));
+        let workers = open_doors(&mut listeners, workers, &settings, joint, doors);
         Ok(Self {
             addresses,
             workers,
@@ -251,7 +234,7 @@ impl App {
                 proxy: shared,
                 supervisor,
                 tls,
-                lines: access.log(),
+                lines,
                 demos,
                 work,
                 source: None,
@@ -388,6 +371,74 @@ fn tell_of_bus(
     }
 }
 
+/// The admin listener's service, with all that it tells of.
+fn build_admin(
+    settings: &Settings,
+    registry: Registry,
+    reloads: Reloads,
+    (readiness, drain): (&Readiness, &Drain),
+    (proxy, hub, bus, supervisor, tls): (
+        &Arc<Shared>,
+        &Arc<Hub>,
+        &Bus,
+        &Supervisor,
+        Option<&Arc<Tls>>,
+    ),
+) -> Admin {
+    Admin {
+        health: Health::new("admin", None),
+        readiness: readiness.clone(),
+        registry: Arc::new(registry),
+        settings: settings.admin.clone(),
+        proxy: Arc::clone(proxy),
+        hub: Arc::clone(hub),
+        bus: bus.clone(),
+        drain: drain.clone(),
+        reloads,
+        supervisor: supervisor.clone(),
+        sections: sections(supervisor, tls),
+    }
+}
+
+/// The hub of the regions that have a listener here.
+fn build_hub(
+    settings: &Settings,
+    listeners: &Listeners,
+    (bus, drain): (&Bus, &Drain),
+    registry: &mut Registry,
+) -> Arc<Hub> {
+    let hosted: Vec<_> = listeners.hubs.iter().map(|(name, _)| name.clone()).collect();
+    Hub::new(&settings.hub, &hosted, bus.clone(), drain.clone(), registry)
+}
+
+/// Starts the writer of access lines.
+fn start_lines(
+    settings: &Settings,
+    registry: &mut Registry,
+) -> Result<(AccessWriter, AccessLog), AppError> {
+    let writer = AccessWriter::start(registry).map_err(AppError::Runtime)?;
+    let lines = writer.log();
+    lines.set(&settings.log, &settings.access)?;
+    Ok((writer, lines))
+}
+
+/// The workers with all their doors.
+fn open_doors(
+    listeners: &mut Listeners,
+    workers: usize,
+    settings: &Settings,
+    (common, shared): (&Arc<Common>, &Arc<Shared>),
+    (tls, api): (Option<&Arc<Tls>>, Option<&Arc<Api>>),
+) -> Vec<Worker> {
+    let secured = (tls, settings.tls.redirect_host.as_deref());
+    let mut workers = build_workers(listeners, workers, (common, shared), secured);
+    if let (Some(api), Some(bound)) = (api, listeners.api.take()) {
+        let bound = (bound, listeners.is_shared("api"));
+        open_api(&mut workers, bound, api, common, &settings.api);
+    }
+    workers
+}
+
 /// Not ready before the bus is.
 fn starting() -> Readiness {
     let readiness = Readiness::default();
@@ -456,10 +507,13 @@ fn sections(supervisor: &Supervisor, tls: Option<&Arc<Tls>>) -> Vec<Section> {
 fn build_proxy(
     settings: &Settings,
     drain: &Drain,
+    lines: &AccessLog,
     registry: &mut Registry,
 ) -> Result<Arc<Shared>, AppError> {
     let (regions, default) = (&settings.regions, settings.default_region.as_ref());
-    Ok(Shared::new(settings, regions, default, drain.clone(), registry)?)
+    let shared = Shared::new(settings, regions, default, drain.clone(), registry)?;
+    shared.record_in(lines.clone());
+    Ok(shared)
 }
 
 /// Where there is a listener for it.

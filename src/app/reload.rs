@@ -184,7 +184,7 @@ impl Targets {
         if let (Some(tls), Some(certificates)) = (&self.tls, certificates) {
             tls.replace(certificates);
         }
-        self.common.replace_policy(policy);
+        self.common.replace_policy(&policy);
         self.grace.send_replace(settings.shutdown.grace);
         if let Some(verbosity) = &self.verbosity {
             verbosity.set(&settings.log);

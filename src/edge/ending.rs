@@ -40,6 +40,7 @@ pub(super) fn of_refusal(refused: &Refused) -> Ending {
         Refused::File(refusal) => match refusal {
             files::Refusal::NotFound => Ending::NotFound,
             files::Refusal::MethodNotAllowed => Ending::Denied,
+            files::Refusal::Changed | files::Refusal::NoSuchPart(_) => Ending::BadRequest,
             files::Refusal::Unreadable => Ending::Failed,
         },
         Refused::Hub(refusal) => of_hub(refusal),

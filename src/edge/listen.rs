@@ -32,6 +32,10 @@ const BACKLOG: i32 = 4_096;
 /// After an accept error (out of descriptors, as a rule): trying again at once would only burn the core.
 const PAUSE_AFTER_ERROR: Duration = Duration::from_millis(50);
 
+/// How long a kept connection is still listened to when the drain has begun, or after its last answer then: a client
+/// whose request crosses the end of its connection on the way cannot know whether it was heard.
+const LAST_REQUEST: Duration = Duration::from_millis(250);
+
 /// The connections that may be open on one address at once, over all its workers.
 pub type Slots = Arc<Semaphore>;
 
@@ -237,19 +241,25 @@ where
     let drain = &edge.common.drain;
     let watched = watch(&edge, &state);
     let mut watched = std::pin::pin!(watched);
-    // One that comes during the drain is owed an answer: it is told `Connection: close` with it.
-    let mut asked_to_end = drain.is_draining();
+    let silent = silent(&state);
+    let mut silent = std::pin::pin!(silent);
+    let mut draining = drain.is_draining();
+    // One that comes during the drain is owed an answer, however late it asks.
+    let mut asked_to_end = draining;
     loop {
         tokio::select! {
             biased;
             // An error is the client's: it broke the protocol or left. The access record has said so.
             _ = connection.as_mut() => return,
             () = &mut watched => return,
-            () = drain.draining(), if !asked_to_end => {
+            // Not closed at once: the next request may be on its way already. Each answer from now on says
+            // `Connection: close`, and the connection ends with it.
+            () = drain.draining(), if !draining => draining = true,
+            () = &mut silent, if draining && !asked_to_end => {
                 asked_to_end = true;
                 connection.as_mut().graceful_shutdown();
             }
-            () = drain.cutting(), if asked_to_end => return,
+            () = drain.cutting(), if draining => return,
         }
     }
 }
@@ -267,6 +277,19 @@ impl OpenConnection {
 impl Drop for OpenConnection {
     fn drop(&mut self) {
         self.0.connections.dec();
+    }
+}
+
+/// Ends when nobody has asked for anything on a connection for one to two times [`LAST_REQUEST`].
+async fn silent(state: &ConnectionState) {
+    let mut seen = state.sample();
+    loop {
+        tokio::time::sleep(LAST_REQUEST).await;
+        let sample = state.sample();
+        if sample.phase == Phase::Idle && sample == seen {
+            return;
+        }
+        seen = sample;
     }
 }
 

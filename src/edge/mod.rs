@@ -41,7 +41,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
-use http::header::CONNECTION;
+use http::header::{CONNECTION, UPGRADE};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 use http_body::Body as _;
 use hyper::body::Incoming;
@@ -152,8 +152,8 @@ impl Common {
     }
 
     /// Puts another edition in place; requests that are going on keep theirs.
-    pub fn replace_policy(&self, policy: Arc<Policy>) {
-        let previous = self.policy.swap(Arc::clone(&policy));
+    pub fn replace_policy(&self, policy: &Arc<Policy>) {
+        let previous = self.policy.swap(Arc::clone(policy));
         self.limiter.adopt(&policy.limits, Some(&previous.limits));
     }
 
@@ -344,7 +344,46 @@ impl Edge {
         } else {
             self.dispatch(&policy, &link, &mut access, request).await
         };
-        let mut response = match result {
+        let mut response = self.outcome(result, &policy, &mut access);
+        let status = response.status();
+        access.answered(status.as_u16());
+        let upgraded =
+            status == StatusCode::SWITCHING_PROTOCOLS || (connect && status.is_success());
+        if matches!(self.door, Door::Public) {
+            if matches!(response.body(), Content::Forwarded(_)) {
+                policy.security.remove(response.headers_mut());
+            }
+            policy.security.add(response.headers_mut(), link.scheme());
+        }
+        if let Some(compression) = compression.filter(|_| !upgraded) {
+            response = compression.apply(response, coding, head);
+        }
+        let headers = response.headers_mut();
+        access.write_limits(headers);
+        headers.insert(X_REQUEST_ID.clone(), access.request_id().clone());
+        if !has_connection_fields {
+            headers.remove(CONNECTION);
+            headers.remove(UPGRADE);
+        } else if self.common.drain.is_draining() && !upgraded {
+            headers.insert(CONNECTION, HeaderValue::from_static("close"));
+        }
+        // Neither has a body to be read to its end: the head is the whole answer.
+        if upgraded {
+            access.upgraded();
+        } else if head {
+            access.done();
+        }
+        Ok(AnswerBody::new(response, access))
+    }
+
+    /// The answer, also where it is a refusal.
+    fn outcome(
+        &self,
+        result: Result<Response<Content>, Refused>,
+        policy: &Policy,
+        access: &mut Access,
+    ) -> Response<Content> {
+        match result {
             Ok(response) => {
                 access.verdict(ending::of_answer(&response));
                 response
@@ -358,32 +397,7 @@ impl Edge {
                 };
                 answer::refuse(&refused, &answering)
             }
-        };
-        let status = response.status();
-        access.answered(status.as_u16());
-        let upgraded =
-            status == StatusCode::SWITCHING_PROTOCOLS || (connect && status.is_success());
-        if matches!(self.door, Door::Public) {
-            policy.security.apply(response.headers_mut(), link.scheme());
         }
-        if let Some(compression) = compression.filter(|_| !upgraded) {
-            response = compression.apply(response, coding, head);
-        }
-        let headers = response.headers_mut();
-        access.write_limits(headers);
-        headers.insert(X_REQUEST_ID.clone(), access.request_id().clone());
-        if !has_connection_fields {
-            headers.remove(CONNECTION);
-        } else if self.common.drain.is_draining() && !upgraded {
-            headers.insert(CONNECTION, HeaderValue::from_static("close"));
-        }
-        // Neither has a body to be read to its end: the head is the whole answer.
-        if upgraded {
-            access.upgraded();
-        } else if head {
-            access.done();
-        }
-        Ok(AnswerBody::new(response, access))
     }
 
     async fn dispatch(
@@ -409,9 +423,7 @@ impl Edge {
             Box::pin(self.count(policy, client, head, access)).await?;
         }
         let region = match &self.door {
-            Door::Redirect(to) => {
-                return Box::pin(redirect::answer(policy, to, &request)).await;
-            }
+            Door::Redirect(to) => return redirect::answer(policy, to, &request).await,
             Door::Hub(region) => {
                 // Boxed, as what goes to the API is, so that a proxied request does not carry its state.
                 return Box::pin(self.chat_here(region, client, access, request)).await;

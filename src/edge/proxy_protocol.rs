@@ -66,19 +66,20 @@ fn parse_line(bytes: &[u8]) -> Result<Option<Header>, Malformed> {
     };
     let line = shown.get(..end).and_then(|line| std::str::from_utf8(line).ok());
     let line = line.ok_or(Malformed::Bad("the line is not ASCII"))?;
-    let source = source_of_line(line).ok_or(Malformed::Bad("the addresses of the line"))?;
+    // Whatever follows there is to be ignored.
+    let is_unknown = line == "PROXY UNKNOWN" || line.starts_with("PROXY UNKNOWN ");
+    let source = match source_of_line(line) {
+        None if !is_unknown => return Err(Malformed::Bad("the addresses of the line")),
+        source => source,
+    };
     Ok(Some(Header { length: end + 2, source }))
 }
 
 /// `PROXY TCP4 <source> <destination> <port> <port>`
-fn source_of_line(line: &str) -> Option<Option<SocketAddr>> {
+fn source_of_line(line: &str) -> Option<SocketAddr> {
     let mut words = line.split(' ').skip(1);
     let family = words.next()?;
-    if family == "UNKNOWN" {
-        // Whatever follows is to be ignored.
-        return Some(None);
-    }
-    let (source, destination): (IpAddr, IpAddr) = match family {
+    let (source, _destination): (IpAddr, IpAddr) = match family {
         "TCP4" => {
             let mut next = || words.next()?.parse::<Ipv4Addr>().ok();
             (next()?.into(), next()?.into())
@@ -89,7 +90,6 @@ fn source_of_line(line: &str) -> Option<Option<SocketAddr>> {
         }
         _ => return None,
     };
-    debug_assert_eq!(source.is_ipv4(), destination.is_ipv4(), "one family");
     let mut port = || {
         let word = words.next()?;
         let is_plain = word.bytes().all(|byte| byte.is_ascii_digit())
@@ -97,7 +97,7 @@ fn source_of_line(line: &str) -> Option<Option<SocketAddr>> {
         word.parse::<u16>().ok().filter(|_| is_plain)
     };
     let (from, _to) = (port()?, port()?);
-    words.next().is_none().then_some(Some(SocketAddr::new(source, from)))
+    words.next().is_none().then_some(SocketAddr::new(source, from))
 }
 
 fn parse_block(bytes: &[u8]) -> Result<Option<Header>, Malformed> {

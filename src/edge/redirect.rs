@@ -27,9 +27,11 @@ pub(super) async fn answer(
     {
         return file(mount, request).await;
     }
+    // `OPTIONS *` has no path that could be appended.
     let target = request.uri().path_and_query().map_or("/", |target| target.as_str());
+    let target = if target.starts_with('/') { target } else { "/" };
     let location = HeaderValue::from_bytes([to, target].concat().as_bytes())
-        .map_err(|_| Refused::BadRequest("the target cannot be sent on"))?;
+        .map_err(|_invalid| Refused::BadRequest("the target cannot be sent on"))?;
     let mut response = answer::empty(StatusCode::PERMANENT_REDIRECT);
     response.headers_mut().insert(LOCATION, location);
     Ok(response)

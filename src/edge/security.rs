@@ -66,10 +66,15 @@ impl Security {
         }
     }
 
-    pub(super) fn apply(&self, headers: &mut HeaderMap, scheme: Scheme) {
+    /// Takes away what a backend should not have said; what this gateway says itself stays.
+    pub(super) fn remove(&self, headers: &mut HeaderMap) {
         for name in &self.removed {
             headers.remove(name);
         }
+    }
+
+    /// Adds what is not said.
+    pub(super) fn add(&self, headers: &mut HeaderMap, scheme: Scheme) {
         for (name, value) in &self.added {
             headers.entry(name).or_insert_with(|| value.clone());
         }
@@ -98,7 +103,9 @@ mod tests {
         for (name, value) in said {
             headers.insert(*name, HeaderValue::from_static(value));
         }
-        Security::new(settings).apply(&mut headers, scheme);
+        let security = Security::new(settings);
+        security.remove(&mut headers);
+        security.add(&mut headers, scheme);
         headers
     }
 

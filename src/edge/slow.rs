@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::hash::{BuildHasher as _, RandomState};
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -17,6 +17,7 @@ use tokio::time::Instant;
 use super::client_io::{ConnectionState, Phase, Sample};
 use super::unparsed::Substitute;
 use super::{Edge, is_trusted};
+use crate::limits::network;
 use crate::settings::ProxySettings;
 
 /// Enough that workers rarely meet on one.
@@ -89,16 +90,6 @@ impl Drop for Place {
                 open.remove();
             }
         }
-    }
-}
-
-/// An IPv6 client has a /64 to choose addresses from.
-fn network(peer: IpAddr) -> IpAddr {
-    match peer.to_canonical() {
-        IpAddr::V6(address) => {
-            IpAddr::V6(Ipv6Addr::from(u128::from(address) & !u128::from(u64::MAX)))
-        }
-        address @ IpAddr::V4(_) => address,
     }
 }
 

@@ -15,7 +15,10 @@ use std::collections::BTreeMap;
 use std::io;
 use std::path::PathBuf;
 
-use http::header::{CACHE_CONTROL, CONTENT_TYPE, ETAG, IF_RANGE, LAST_MODIFIED, LOCATION, RANGE};
+use http::header::{
+    ACCEPT, CACHE_CONTROL, CONTENT_RANGE, CONTENT_TYPE, ETAG, IF_RANGE, LAST_MODIFIED, LOCATION,
+    RANGE, VARY,
+};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri};
 use tower_http::services::ServeDir;
 use tower_http::services::fs::{DefaultServeDirFallback, ServeFileSystemResponseBody};
@@ -45,6 +48,12 @@ pub enum Refusal {
     NotFound,
     #[error("files are read with GET and HEAD")]
     MethodNotAllowed,
+    /// It is not the version that the request is for (RFC 9110, 15.5.13).
+    #[error("the file has changed")]
+    Changed,
+    /// It has no such part; with what `Content-Range` says of its length.
+    #[error("the file has no such part")]
+    NoSuchPart(Option<HeaderValue>),
     /// The system's fault; the log has the reason.
     #[error("the file cannot be read")]
     Unreadable,
@@ -65,6 +74,7 @@ pub struct Mount {
     files: ServeDir<DefaultServeDirFallback, Fenced>,
     /// Answers with the folder's index what is no file and looks like a page.
     spa: bool,
+    precompressed: bool,
     cache_control: Option<HeaderValue>,
 }
 
@@ -109,6 +119,7 @@ impl Mount {
             path: settings.path.clone(),
             files,
             spa: settings.spa,
+            precompressed: settings.precompressed,
             cache_control: HeaderValue::from_str(cache_control)
                 .ok()
                 .filter(|_| !cache_control.is_empty()),
@@ -138,7 +149,10 @@ impl Mount {
         if !path::is_servable(rest) {
             return Err(Refusal::NotFound);
         }
-        let target = if rest.is_empty() { "/" } else { rest };
+        if rest.is_empty() {
+            return self.redirect_to_folder(uri);
+        }
+        let target = rest;
         let mut headers = headers.clone();
         if !self.is_range_current(target, &headers).await? {
             headers.remove(RANGE);
@@ -157,8 +171,27 @@ impl Mount {
         match response.status() {
             StatusCode::NOT_FOUND => return Err(Refusal::NotFound),
             StatusCode::TEMPORARY_REDIRECT => keep_query(&mut response, uri),
+            StatusCode::PRECONDITION_FAILED => return Err(Refusal::Changed),
+            StatusCode::RANGE_NOT_SATISFIABLE => {
+                return Err(Refusal::NoSuchPart(response.headers_mut().remove(CONTENT_RANGE)));
+            }
+            // As the answer with the file would have it (RFC 9110, 15.4.5).
+            StatusCode::NOT_MODIFIED if self.precompressed => {
+                let headers = response.headers_mut();
+                headers.insert(VARY, HeaderValue::from_static("accept-encoding"));
+            }
             _ => state_charset(response.headers_mut()),
         }
+        Ok(response)
+    }
+
+    /// The folder itself is asked for without its slash, against which a page's links would lead elsewhere.
+    fn redirect_to_folder(&self, uri: &Uri) -> Result<Response<FileBody>, Refusal> {
+        let mut response = Response::new(FileBody::default());
+        *response.status_mut() = StatusCode::TEMPORARY_REDIRECT;
+        let location = HeaderValue::from_str(&self.path).or(Err(Refusal::NotFound))?;
+        response.headers_mut().insert(LOCATION, location);
+        keep_query(&mut response, uri);
         Ok(response)
     }
 
@@ -209,11 +242,17 @@ fn is_absent(error: &io::Error) -> bool {
     )
 }
 
-/// Whether a browser asks for a page with it, and not for a file that is missing.
+/// Whether it is a page that is asked for, and not a file that is missing: its name has no ending, and the client
+/// takes HTML, as one does that does not say what it takes.
 fn is_page(target: &str, headers: &HeaderMap) -> bool {
     let last = target.rsplit('/').next().unwrap_or_default();
-    let accepts = headers.get(http::header::ACCEPT).map_or(&b""[..], HeaderValue::as_bytes);
-    !last.contains('.') && accepts.windows(9).any(|part| part.eq_ignore_ascii_case(b"text/html"))
+    !last.contains('.') && headers.get(ACCEPT).is_none_or(takes_html)
+}
+
+fn takes_html(accept: &HeaderValue) -> bool {
+    let kinds = accept.as_bytes().split(|byte| matches!(byte, b',' | b';')).map(<[u8]>::trim_ascii);
+    let html = [&b"text/html"[..], b"text/*", b"*/*"];
+    kinds.into_iter().any(|kind| html.iter().any(|html| html.eq_ignore_ascii_case(kind)))
 }
 
 /// A redirect to the folder's slash goes on with the query.

@@ -114,7 +114,7 @@ impl Drop for Record {
             took: self.since.elapsed(),
             region: Some(place.region.name.as_str()),
             end: Some(self.end.ending()),
-            client: Some(place.client),
+            client: place.seat.client.get().copied(),
             socket: Some(Socket {
                 user: Some(&place.user),
                 frames_in: self.received,

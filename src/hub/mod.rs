@@ -136,7 +136,6 @@ struct Place {
     region: Arc<Region>,
     user: Arc<str>,
     seat: Arc<Seat>,
-    client: IpAddr,
     /// The place on the bus; nothing while that is asked for.
     hold: Option<SeatHold>,
     _socket: Socket,
@@ -252,11 +251,12 @@ impl Hub {
                 return Err(refusal);
             }
         };
+        seat.client.get_or_init(|| client);
         region.sockets.fetch_add(1, Ordering::Relaxed);
         region.metrics.sockets.inc();
         let hub = self.clone();
         let region = region.clone();
-        let place = Place { hub, region, user, seat, client, hold: None, _socket: socket };
+        let place = Place { hub, region, user, seat, hold: None, _socket: socket };
         // Last, so that nobody who is refused for another reason takes a turn from those who are not. Where it
         // fails the place is dropped, and given back so.
         let now = self.since.elapsed();

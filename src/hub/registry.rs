@@ -5,8 +5,9 @@
 //!
 //! Invariant: a user is here exactly as long as he has a seat.
 
-use std::sync::Arc;
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use dashmap::DashMap;
 use dashmap::mapref::entry::Entry;
@@ -24,6 +25,8 @@ pub(super) struct Seat {
     /// What the bus calls it; 0 before it was asked.
     number: AtomicU64,
     evicted: AtomicBool,
+    /// From where he came; here and not with the session, which would hold it twice over.
+    pub(super) client: OnceLock<IpAddr>,
 }
 
 impl Seat {

@@ -73,7 +73,7 @@ impl By {
             Self::User => asked.user.as_deref().map(Key::User),
             Self::Region => Some(Key::Region(asked.region.unwrap_or_default())),
         };
-        found.unwrap_or_else(|| Key::client(asked.client))
+        found.unwrap_or_else(|| Key::Client(network(asked.client)))
     }
 }
 
@@ -87,17 +87,6 @@ pub(super) enum Key<'a> {
 }
 
 impl Key<'_> {
-    /// An IPv6 client has a /64 to choose addresses from.
-    fn client(address: IpAddr) -> Self {
-        Self::Client(match address.to_canonical() {
-            IpAddr::V6(address) => {
-                let network = u128::from(address) & !u128::from(u64::MAX);
-                IpAddr::V6(Ipv6Addr::from(network))
-            }
-            address @ IpAddr::V4(_) => address,
-        })
-    }
-
     /// The same wherever it is asked, short, and without braces.
     pub(super) fn shared(self) -> String {
         match self {
@@ -107,6 +96,16 @@ impl Key<'_> {
             Self::User(user) => text('u', user.as_bytes()),
             Self::Region(region) => text('r', region.as_bytes()),
         }
+    }
+}
+
+/// The address that stands for a client: one of IPv6 has a /64 to choose addresses from.
+pub(crate) fn network(client: IpAddr) -> IpAddr {
+    match client.to_canonical() {
+        IpAddr::V6(address) => {
+            IpAddr::V6(Ipv6Addr::from(u128::from(address) & !u128::from(u64::MAX)))
+        }
+        address @ IpAddr::V4(_) => address,
     }
 }
 
@@ -136,7 +135,7 @@ mod tests {
 
     #[test]
     fn addresses_of_one_ipv6_network_are_one_client() {
-        let client = |text: &str| Key::client(text.parse().unwrap());
+        let client = |text: &str| Key::Client(network(text.parse().unwrap()));
         assert_eq!(client("2001:db8:1:2:3::4"), client("2001:db8:1:2:ffff::"));
         assert_ne!(client("2001:db8:1:2::"), client("2001:db8:1:3::"));
         assert_eq!(client("::ffff:10.0.0.1"), client("10.0.0.1"));

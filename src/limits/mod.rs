@@ -21,7 +21,7 @@ use std::sync::Arc;
 
 use http::HeaderValue;
 
-pub(crate) use self::key::Asked;
+pub(crate) use self::key::{Asked, network};
 use self::limit::Limit;
 use self::metrics::LimitMetrics;
 pub(crate) use self::path::{Readings, decoded};

@@ -11,8 +11,11 @@ use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::header::HOST;
 use http::request::Parts;
-use http::{Extensions, Method, Request, Response, StatusCode, Uri, Version};
+use http::{
+    Extensions, HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, Version,
+};
 use http_body::Body as _;
 use hyper::body::Incoming;
 use tokio::time::{Instant, timeout_at};
@@ -201,7 +204,8 @@ pub(super) async fn send(
     terms: &Terms,
     in_haste: bool,
 ) -> Result<(Response<Incoming>, Sender), ForwardError> {
-    let request = unsent.take().ok_or(ForwardError::Reset)?;
+    let mut request = unsent.take().ok_or(ForwardError::Reset)?;
+    name_host(request.headers_mut(), active);
     let answer = pin!(sender.try_send_request(request));
     let limit = terms.try_timeout.filter(|_| in_haste);
     let limit = limit.map_or(terms.first_byte_timeout, |limit| limit.min(terms.first_byte_timeout));
@@ -218,6 +222,16 @@ pub(super) async fn send(
             Err(verdict.unwrap_or_else(|| ForwardError::of_exchange(&error)))
         }
         None => Err(ForwardError::HeadTimeout),
+    }
+}
+
+/// A client of HTTP/1.0 need not say which host it means; a backend is told that it is meant itself, since many refuse
+/// an empty one.
+fn name_host(headers: &mut HeaderMap, active: &Active) {
+    if headers.get(HOST).is_some_and(HeaderValue::is_empty)
+        && let Ok(itself) = HeaderValue::from_str(&active.upstream.label)
+    {
+        headers.insert(HOST, itself);
     }
 }
 

@@ -125,7 +125,9 @@ pub(super) fn apply(headers: &mut HeaderMap, caller: &Caller, present: bool) {
     }
     headers.insert(&X_FORWARDED_FOR, address(caller.peer));
     headers.insert(&X_FORWARDED_PROTO, caller.scheme.as_header());
-    headers.insert(&X_FORWARDED_HOST, caller.host.clone());
+    if !caller.host.is_empty() {
+        headers.insert(&X_FORWARDED_HOST, caller.host.clone());
+    }
     headers.insert(&X_REAL_IP, address(caller.client));
 }
 
@@ -161,7 +163,7 @@ fn append(headers: &mut HeaderMap, caller: &Caller) {
     if !is_one_token(headers, &X_FORWARDED_PROTO) {
         headers.insert(&X_FORWARDED_PROTO, caller.scheme.as_header());
     }
-    if !is_one_token(headers, &X_FORWARDED_HOST) {
+    if !is_one_token(headers, &X_FORWARDED_HOST) && !caller.host.is_empty() {
         headers.insert(&X_FORWARDED_HOST, caller.host.clone());
     }
     headers.insert(&X_REAL_IP, address(caller.client));

@@ -48,9 +48,16 @@ pub(super) struct Families {
 
 impl Families {
     pub(super) fn register(registry: &mut Registry) -> Self {
+        let families = Self::empty(registry);
+        families.register_requests(registry);
+        families.register_backends(registry);
+        families
+    }
+
+    fn empty(registry: &mut Registry) -> Self {
         // 0.5 ms to 16 s: what a proxied request takes, from a warm cache to a slow report.
         let histogram: fn() -> Histogram = || Histogram::new(exponential_buckets(0.000_5, 2.0, 16));
-        let families = Self {
+        Self {
             requests: Family::default(),
             ends: Family::default(),
             served_elsewhere: Family::default(),
@@ -65,55 +72,60 @@ impl Families {
             errors: Family::default(),
             queue: QueueFamilies::register(registry),
             health: HealthFamilies::register(registry),
-        };
-        registry.register("http_requests", "Finished requests", families.requests.clone());
+        }
+    }
+
+    fn register_requests(&self, registry: &mut Registry) {
+        registry.register("http_requests", "Finished requests", self.requests.clone());
         registry.register(
             "http_ends",
             "Requests and tunnels for a region by how they ended",
-            families.ends.clone(),
+            self.ends.clone(),
         );
         registry.register(
             "proxy_served_elsewhere",
             "Requests and tunnels for a region that another one served",
-            families.served_elsewhere.clone(),
+            self.served_elsewhere.clone(),
         );
         registry.register(
             "http_request_duration_seconds",
             "From the request's head to the last byte of its answer",
-            families.latency.clone(),
+            self.latency.clone(),
         );
+    }
+
+    fn register_backends(&self, registry: &mut Registry) {
         registry.register(
             "proxy_in_flight",
             "Exchanges with backends that are going on, tunnels among them",
-            families.in_flight.clone(),
+            self.in_flight.clone(),
         );
         registry.register(
             "proxy_tunnels",
             "Tunnels to backends that are open",
-            families.tunnels.clone(),
+            self.tunnels.clone(),
         );
         registry.register(
             "proxy_upstream_connects",
             "Connections opened to backends",
-            families.connects.clone(),
+            self.connects.clone(),
         );
         registry.register(
             "proxy_upstream_reuses",
             "Requests sent on a kept connection",
-            families.reuses.clone(),
+            self.reuses.clone(),
         );
         let repeats = "Times that a request which may have been seen was sent again";
-        registry.register("proxy_retries", repeats, families.retries.clone());
+        registry.register("proxy_retries", repeats, self.retries.clone());
         let refused = "Times that the budget had nothing left for that";
-        registry.register("proxy_retries_refused", refused, families.retries_refused.clone());
+        registry.register("proxy_retries_refused", refused, self.retries_refused.clone());
         let handed = "Requests of this region that were handed to another one";
-        registry.register("proxy_failovers", handed, families.failovers.clone());
+        registry.register("proxy_failovers", handed, self.failovers.clone());
         registry.register(
             "proxy_upstream_errors",
             "Exchanges that failed at the backend",
-            families.errors.clone(),
+            self.errors.clone(),
         );
-        families
     }
 
     /// For requests that named no region that exists.

@@ -36,8 +36,8 @@ mod shared;
 mod table;
 #[cfg(test)]
 mod tests;
-mod trailers;
 mod trace;
+mod trailers;
 mod tunnel;
 mod upgrade;
 mod upload;

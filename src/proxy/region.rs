@@ -99,6 +99,13 @@ impl Region {
         }))
     }
 
+    /// Counts what was for this region and `other` has answered, if that is another one.
+    pub(super) fn served_by(&self, other: &Self) {
+        if self.name != other.name {
+            self.series.served_elsewhere.inc();
+        }
+    }
+
     /// What its messages are marked with.
     pub(super) fn marks(&self) -> Marks<'_> {
         Marks { region: &self.header, hops: &self.hops, trace: self.bounds.trace }
@@ -170,8 +177,8 @@ impl RegionRef {
 
     /// Counts one for this region that `other` has answered, if that is another one.
     pub fn served_by(&self, other: &Self) {
-        if !Arc::ptr_eq(&self.0, &other.0) && self.0.name != other.0.name {
-            self.0.series.served_elsewhere.inc();
+        if !Arc::ptr_eq(&self.0, &other.0) {
+            self.0.served_by(&other.0);
         }
     }
 }

@@ -205,9 +205,7 @@ impl Proxy {
         }
         answered.judge();
         let Exchange { mut response, active, region: serves, .. } = answered;
-        if region.name != serves.name {
-            region.series.served_elsewhere.inc();
-        }
+        region.served_by(&serves);
         let record = Record::new(
             self.shared.lines.get(),
             (region.name.as_str(), Arc::clone(&region.series)),

@@ -11,7 +11,8 @@ use super::{BackendSettings, urls};
 /// How the keys of supervised processes begin.
 const PROCESSES: &str = "regions.*.processes.*.";
 
-/// The settings as a commented TOML file. Passwords are `***`, also the one inside a Redis URL.
+/// The settings as a commented TOML file. Passwords are `***`, also the one inside a Redis URL, and the
+/// values of the variables that programs are given.
 pub fn render(loaded: &Loaded) -> String {
     let mut text = format!(
         "# The effective settings. Environment: {}. Parts: {}.\n",
@@ -133,8 +134,8 @@ impl Lines<'_> {
             source => format!("from {source}"),
         };
         match self.look_up(path).map(|value| self.printable(key.kind, value)) {
-            // Read back, the mask would be a key.
-            Some(value) if matches!(key.kind, Kind::ApiKey) => {
+            // Read back, the mask would be a value.
+            Some(value) if is_masked(key.kind, &value) => {
                 self.line(&format!("# {name} = {value}  # {source}"));
             }
             Some(value) => self.line(&format!("{name} = {value}  # {source}")),
@@ -154,6 +155,10 @@ impl Lines<'_> {
                 let url = self.loaded.settings.bus.redis.url.as_ref();
                 Value::String(url.map_or_else(String::new, |url| urls::mask_password(url.expose())))
             }
+            // Programs get their secrets by variables.
+            (Kind::Pairs, Value::Array(pairs)) => {
+                pairs.iter().filter_map(Value::as_str).map(masked).collect::<Vec<_>>().into()
+            }
             // The short form, where it says the same.
             (Kind::Backends, Value::Array(backends)) => {
                 backends.iter().map(short).collect::<Vec<_>>().into()
@@ -166,6 +171,20 @@ impl Lines<'_> {
         self.text.push_str(line);
         self.text.push('\n');
     }
+}
+
+fn is_masked(kind: Kind, shown: &Value) -> bool {
+    match kind {
+        Kind::ApiKey => true,
+        Kind::Pairs => shown.as_array().is_some_and(|pairs| !pairs.is_empty()),
+        _ => false,
+    }
+}
+
+/// The name alone of `NAME=value`.
+fn masked(pair: &str) -> Value {
+    let name = pair.split_once('=').map_or("", |(name, _)| name);
+    Value::String(format!("{name}=***"))
 }
 
 fn short(backend: &Value) -> Value {

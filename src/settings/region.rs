@@ -93,6 +93,18 @@ pub struct RegionSettings {
     pub spill_factor: Option<SpillFactor>,
 }
 
+impl RegionSettings {
+    /// Backends and instances of processes together.
+    pub const MOST_BACKENDS: usize = 64;
+
+    /// How many backends there may be at once: those of the list, and the instances of each process with one in reserve,
+    /// which takes another's place.
+    pub(super) fn most_at_once(&self) -> usize {
+        let instances = self.processes.values().map(|process| process.instances.count() + 1);
+        self.backends.len() + instances.sum::<usize>()
+    }
+}
+
 /// One backend: in a file `"http://host:port"`, or a table with `url` and what differs from the defaults.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(from = "Written")]
@@ -132,6 +144,9 @@ impl Default for HubPlace {
 impl BackendSettings {
     /// The greatest weight.
     pub const MAX_WEIGHT: u16 = 1_000;
+    /// What may be said of one in a table.
+    pub(super) const KEYS: [&str; 6] =
+        ["url", "backup", "tier", "weight", "max_connections", "http2"];
 
     /// A backend as its URL alone describes it.
     pub fn primary(url: impl Into<String>) -> Self {

@@ -19,6 +19,7 @@ mod ports;
 mod process;
 mod ready;
 mod restarts;
+mod retire;
 mod rotation;
 mod slot;
 mod spec;

@@ -21,14 +21,10 @@ use super::life::{Launch, Life};
 use super::metrics::Cause;
 use super::ready;
 use super::restarts::{Restarts, Verdict};
+use super::retire::retire;
 use super::rotation::{Place, Rotation};
 use super::spec::Spec;
 use crate::settings::BackendSettings;
-
-/// From the word that nothing new comes until nothing is on its way any more.
-const SETTLE: Duration = Duration::from_millis(50);
-/// Between two looks at the exchanges that go on.
-const LOOK: Duration = Duration::from_millis(20);
 
 /// What an instance is to be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -92,6 +88,13 @@ struct Serving {
     spec: Arc<Spec>,
     revision: u64,
     ready: Instant,
+}
+
+impl Serving {
+    /// Takes it out of the backends, lets it finish, and ends it.
+    async fn retire(self, patience: Duration, hurry: CancellationToken) {
+        retire(self.life, self.place, &self.spec.key, patience, hurry).await;
+    }
 }
 
 /// How a start went.
@@ -273,7 +276,7 @@ impl Slot {
             if order.wish != Wish::Up {
                 self.orders.mark_changed();
                 self.note(&serving.spec, |row| row.state = State::Draining);
-                retire(serving, order.spec.settings.stop_timeout, self.tools.hurry.clone()).await;
+                serving.retire(order.spec.settings.stop_timeout, self.tools.hurry.clone()).await;
                 self.note(&order.spec, |row| (row.life, row.memory) = (None, 0));
                 return None;
             }
@@ -332,7 +335,7 @@ impl Slot {
             row.memory = 0;
         });
         self.retiring.spawn(async move {
-            retire(old, patience, hurry).await;
+            old.retire(patience, hurry).await;
             board.note(&key, instance, |row| row.draining.retain(|other| *other != pid));
             drop(settled.send(Settled { instance, id, outcome: Ok(()) }).await);
         });
@@ -383,32 +386,4 @@ fn facts(life: &Life) -> (i32, i32, u16, Instant) {
 fn failure(serving: &mut Serving, why: &str) -> Failure {
     serving.place.take();
     Failure { why: why.to_owned(), held: serving.ready.elapsed() }
-}
-
-/// Takes a life out of the backends, lets it finish, and ends it.
-async fn retire(serving: Serving, patience: Duration, hurry: CancellationToken) {
-    let Serving { life, place, spec, .. } = serving;
-    if let Some(place) = place {
-        place.drain();
-        let idle = async {
-            sleep(SETTLE).await;
-            while place.active() > 0 {
-                sleep(LOOK).await;
-            }
-        };
-        tokio::select! {
-            waited = timeout(patience, idle) => if waited.is_err() {
-                tracing::warn!(
-                    target: "Process", region = %spec.key.region, process = %spec.key.process, pid = life.pid,
-                    exchanges = place.active(), "stop_timeout is over: it is stopped with exchanges going on"
-                );
-            },
-            () = hurry.cancelled() => {}
-        }
-    }
-    let pid = life.pid;
-    let exit = life.stop(patience, hurry.cancelled()).await;
-    tracing::info!(
-        target: "Process", region = %spec.key.region, process = %spec.key.process, pid, %exit, "stopped"
-    );
 }

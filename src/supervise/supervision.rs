@@ -42,7 +42,7 @@ struct Held {
 }
 
 impl Supervision {
-    /// Starts the processes and keeps them until [`Supervisor::stop`]. To be run where the process's signals are received.
+    /// Starts the processes and keeps them until [`Supervisor::stop`](super::Supervisor::stop). To be run where the process's signals are received.
     pub async fn run(mut self) {
         let mut tasks = JoinSet::new();
         let mut processes = BTreeMap::new();

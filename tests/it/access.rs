@@ -383,7 +383,14 @@ async fn no_line_is_lost_where_files_are_put_aside() {
         files += 1;
         for line in text.lines() {
             let line: Value = serde_json::from_str(line).unwrap();
-            found.push(line["fields"]["path"].as_str().unwrap()[1..].parse::<u32>().unwrap());
+            found.push(
+                line["fields"]["path"]
+                    .as_str()
+                    .unwrap()
+                    .trim_start_matches('/')
+                    .parse::<u32>()
+                    .unwrap(),
+            );
         }
     }
     found.sort_unstable();

@@ -77,8 +77,13 @@ async fn a_profile_is_on_every_answer_and_leaves_the_backends_word() {
         add_backend(settings, "1", backend.address);
         settings.security.profile = meridian::settings::SecurityProfile::Web;
         settings.security.hsts = Some(std::time::Duration::from_mins(1));
+        settings.security.remove_headers =
+            ["content-type", "x-request-id"].map(str::to_owned).into();
     })
     .await;
+    let own = exchange(gateway.proxy(), "GET / HTTP/1.1\r\nHost: a\r\n\r\n").await;
+    assert_eq!(own.header("content-type"), Some("application/json"), "no backend's");
+    assert!(own.header("x-request-id").is_some());
     for request in
         [ASK, "GET / HTTP/1.1\r\nHost: a\r\n\r\n", "GET /health HTTP/1.1\r\nHost: a\r\n\r\n"]
     {

@@ -72,6 +72,11 @@ async fn refusals_of_the_handshake() {
             assert_eq!((refused.status, refused.code.as_str()), (status, code), "{target}");
         }
     }
+    let old = "Connection: upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 8\r\n\
+               Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
+    let refused = get(hub, "/?userId=a", old).await;
+    // RFC 9110, 15.5.22.
+    assert_eq!((refused.status, refused.header("upgrade")), (426, Some("websocket")));
     let long = "a".repeat(129);
     let refused = chat::open(hub, &format!("/?userId={long}"), &[]).await.unwrap_err();
     assert_eq!(refused.code, "user_invalid");

@@ -6,7 +6,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 
 use crate::harness::chat::{self, Chat};
-use crate::harness::gateway::Gateway;
+use crate::harness::gateway::{Gateway, add_backend};
 use crate::harness::http::{Http, get};
 use crate::harness::{eventually, within};
 
@@ -73,7 +73,7 @@ async fn the_grace_bounds_the_drain() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let gateway = Gateway::start(|settings| {
-        crate::harness::gateway::add_backend(settings, "1", address);
+        add_backend(settings, "1", address);
         settings.shutdown.grace = Duration::from_millis(200);
     })
     .await;
@@ -93,6 +93,40 @@ async fn idle_connections_do_not_hold_the_stop_up() {
     assert_eq!(http.answer(request).await.status, 200);
     gateway.stop().await.unwrap();
     assert!(http.rest().await.is_empty());
+}
+
+/// A client that was told nothing else may be sending its next request in the moment of the stop.
+#[tokio::test]
+async fn a_kept_connection_is_answered_once_more() {
+    let backend = crate::harness::backend::Backend::saying("once more").await;
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let gateway = Gateway::start(|settings| {
+        add_backend(settings, "1", backend.address);
+        add_backend(settings, "2", listener.local_addr().unwrap());
+    })
+    .await;
+    // Something to finish, so that the stop is not over before the others come.
+    let mut slow = Http::connect(gateway.proxy()).await;
+    slow.send("GET / HTTP/1.1\r\nHost: a\r\nx-region: 2\r\n\r\n").await;
+    let (flight, _) = within("the backend's connection", listener.accept()).await.unwrap();
+    let mut http = Http::connect(gateway.proxy()).await;
+    let mut spare = Http::connect(gateway.proxy()).await;
+    let request = "GET / HTTP/1.1\r\nHost: a\r\nx-region: 1\r\n\r\n";
+    http.send(request).await;
+    assert_eq!(http.answer(request).await.header("connection"), None);
+    gateway.begin_stop().await;
+    eventually("readiness to fail", async || {
+        get(gateway.proxy(), "/ready", "").await.status == 503
+    })
+    .await;
+    for kept in [&mut http, &mut spare] {
+        kept.send(request).await;
+        let answer = kept.answer(request).await;
+        assert_eq!((answer.text(), answer.header("connection")), ("once more", Some("close")));
+        assert!(kept.rest().await.is_empty());
+    }
+    drop(flight);
+    gateway.ended().await.unwrap();
 }
 
 /// What a slow client has not taken yet when everything else is done is still its answer.

@@ -34,3 +34,16 @@ async fn everything_else_passes_untouched() {
     assert_eq!(backend.header("host"), ["gateway.test"]);
     assert_eq!(backend.header("cookie").join("; "), "a=1; b=2");
 }
+
+/// A client of HTTP/1.0 need not name a host (RFC 9112, section 3.2); a backend that got an empty one would refuse it.
+#[tokio::test]
+async fn without_a_host_the_backend_is_meant_itself() {
+    for lines in ["x-region: 1\r\n", "x-region: 1\r\nHost:\r\n"] {
+        let backend = Backend::saying("ok").await;
+        let gateway = Gateway::before(backend.address).await;
+        let answer = exchange(gateway.proxy(), &format!("GET / HTTP/1.0\r\n{lines}\r\n")).await;
+        assert_eq!(answer.status, 200);
+        assert_eq!(backend.header("host"), [backend.address.to_string()]);
+        assert!(backend.header("x-forwarded-host").is_empty());
+    }
+}

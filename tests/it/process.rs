@@ -130,6 +130,7 @@ fn check_knows_what_a_supervised_process_needs() {
         ("env", "[\"NAME\"]", "is not a variable"),
         ("instances", "0", "is not a number of instances"),
         ("port_base", "65535", "need ports up to 65536"),
+        ("port_base", "2999", "port 3000 is wanted by proxy.port"),
         ("restart_min", "1h", "must not be longer than restart_max"),
     ] {
         let (code, _, said) = run(&["check", &set(key, value)], &[]);

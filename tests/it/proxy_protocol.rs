@@ -40,7 +40,7 @@ async fn from(source: &str, to: SocketAddr) -> Http {
 async fn is_closed(client: &mut TcpStream) -> bool {
     let mut rest = Vec::new();
     // An error is a reset: what was sent was not read.
-    let _: std::io::Result<usize> = within("the close", client.read_to_end(&mut rest)).await;
+    let _read = within("the close", client.read_to_end(&mut rest)).await;
     rest.is_empty()
 }
 
@@ -147,6 +147,7 @@ async fn plain_http_is_sent_to_the_configured_host() {
         ("GET //evil.example/ HTTP/1.1\r\nHost: a\r\n\r\n", "//evil.example/"),
         ("POST /form HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\nhi", "/form"),
         ("GET /none HTTP/1.0\r\n\r\n", "/none"),
+        ("GET * HTTP/1.1\r\nHost: a\r\n\r\n", "/"),
     ] {
         let answer = exchange(redirect, request).await;
         assert_eq!(answer.status, 308, "{request}: {}", answer.head);

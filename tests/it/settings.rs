@@ -284,6 +284,19 @@ fn what_follows_from_a_refused_value_is_not_told_too() {
 }
 
 #[test]
+fn what_is_wrong_with_a_backend_is_named() {
+    for (backend, told) in [
+        ("weigth = 2", "has the unknown key `weigth`; a backend has url, backup, tier, weight"),
+        ("backup = true, tier = 0", "tier = 0 is that of the primaries"),
+        ("weight = 1001", "a backend's weight of 1001 is not"),
+    ] {
+        let text = format!("[regions.1]\nbackends = [{{ url = \"http://a:1\", {backend} }}]");
+        let problems = Case::new().file("config/default.toml", &text).problems();
+        assert!(problems.len() == 1 && problems.concat().contains(told), "{told}: {problems:?}");
+    }
+}
+
+#[test]
 fn each_contradiction_is_told_with_its_source() {
     let cases = [
         ("hub.pong_timeout=30s", "hub.pong_timeout: hub.pong_timeout, 30s, must be shorter than"),
@@ -301,6 +314,12 @@ fn each_contradiction_is_told_with_its_source() {
             "admin.port=4002",
             "admin.port: port 4002 is wanted by demo.port_b (built-in default) and",
         ),
+        (
+            "security.remove_headers=connection",
+            "security.remove_headers: \"connection\" is of the message itself",
+        ),
+        ("access.file=/nowhere/a.log", "access.file: there is no folder /nowhere for it"),
+        ("access.file=/tmp", "access.file: /tmp is a folder; name a file in it"),
         ("default_region=3", "default_region: region `3` is not configured"),
         ("demo.region_a=3", "demo.region_a: region `3` is not configured, but demo.enabled"),
         (
@@ -417,6 +436,35 @@ fn how_a_region_balances_must_fit_together() {
     let again = Case::new().file("config/default.toml", &render(&loaded)).loaded();
     assert_eq!(again.settings.regions, loaded.settings.regions);
     assert_eq!(again.settings.backends, loaded.settings.backends);
+}
+
+#[test]
+fn what_programs_are_told_in_variables_is_not_printed() {
+    let text = "[regions.1.processes.web]\ncommand = \"true\"\nenv = [\"DB=postgres://u:geheim@h\", \"A=b\"]\n";
+    let printed = render(&Case::new().file("config/default.toml", text).loaded());
+    assert!(
+        printed.contains("# env = [\"DB=***\", \"A=***\"]  # from config/default.toml"),
+        "{printed}"
+    );
+    assert!(!printed.contains("geheim"));
+}
+
+#[test]
+fn a_region_has_no_more_backends_than_can_be_told_apart() {
+    let web = |instances: u32| {
+        format!("[regions.1.processes.web]\ncommand = \"true\"\ninstances = {instances}\n")
+    };
+    let list = |count: u32| {
+        let urls: Vec<_> = (1..=count).map(|port| format!("\"http://a:{port}\"")).collect();
+        format!("[regions.1]\nbackends = [{}]\n", urls.join(", "))
+    };
+    let case = |text: String| Case::new().file("config/default.toml", &text);
+    drop(case(list(64)).loaded());
+    case(list(65))
+        .is_told("config/default.toml: regions.1.backends: the region may have 65 backends");
+    drop(case(list(3) + &web(60)).loaded());
+    case(list(4) + &web(60))
+        .is_told("config/default.toml: regions.1.backends: the region may have 65 backends");
 }
 
 #[test]

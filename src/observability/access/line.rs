@@ -334,7 +334,7 @@ impl Escape {
     fn must(self, byte: u8) -> bool {
         match self {
             Self::Plain => byte <= b' ' || byte >= 0x7f,
-            Self::Quoted => byte < b' ' || byte >= 0x7f || matches!(byte, b'"' | b'\\'),
+            Self::Quoted => !(b' '..0x7f).contains(&byte) || matches!(byte, b'"' | b'\\'),
             Self::Json => byte < b' ' || byte == 0x7f || matches!(byte, b'"' | b'\\'),
         }
     }

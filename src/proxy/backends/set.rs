@@ -1,7 +1,10 @@
 //! Some of a group's backends, one bit each: what a choice works on, without a list.
 
+use crate::settings::RegionSettings;
+
 /// The most backends of a region: each has a bit.
-pub(in crate::proxy) const MAX_BACKENDS: usize = 64;
+pub(in crate::proxy) const MAX_BACKENDS: usize = RegionSettings::MOST_BACKENDS;
+const _: () = assert!(MAX_BACKENDS <= u64::BITS as usize);
 
 /// Backends by their index in the group.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

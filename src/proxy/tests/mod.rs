@@ -5,6 +5,7 @@
 
 mod blame;
 mod bodies;
+mod clinic;
 mod course;
 mod editions;
 mod exchanges;
@@ -12,6 +13,7 @@ mod failures;
 mod health;
 mod http2;
 mod http2_clients;
+mod probes;
 mod secure;
 mod tunnels;
 

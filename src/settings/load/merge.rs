@@ -10,10 +10,10 @@ use toml::{Table, Value};
 
 use super::Gathered;
 use super::leaf::{Leaf, Written};
-use crate::settings::Settings;
 use crate::settings::keys::{self, Found};
 use crate::settings::kinds::Kind;
 use crate::settings::problem::{Problem, Provenance};
+use crate::settings::{BackendSettings, Settings};
 
 /// The longest piece of a wrong value that is repeated in a message, in characters.
 const SHOWN: usize = 80;
@@ -135,11 +135,15 @@ fn refusal(leaf: &Leaf, kind: Kind, readings: &[Value]) -> String {
     }
     let items = readings.iter().rev().find_map(Value::as_array).filter(|_| kind.is_list());
     if let Some(items) = items {
-        let wrong: Vec<String> = items
-            .iter()
-            .filter(|item| !fits(&leaf.path, &Value::Array(vec![(*item).clone()])))
-            .map(shown)
-            .collect();
+        let wrong =
+            items.iter().filter(|item| !fits(&leaf.path, &Value::Array(vec![(*item).clone()])));
+        if matches!(kind, Kind::Backends)
+            && let Some((item, key)) = wrong.clone().find_map(unknown_of_backend)
+        {
+            let known = BackendSettings::KEYS.join(", ");
+            return format!("{} has the unknown key `{key}`; a backend has {known}", shown(item));
+        }
+        let wrong: Vec<String> = wrong.map(shown).collect();
         return format!("{} does not belong in {wanted}", wrong.join(", "));
     }
     let found = match &leaf.written {
@@ -147,6 +151,12 @@ fn refusal(leaf: &Leaf, kind: Kind, readings: &[Value]) -> String {
         Written::Exact(text) | Written::Loose(text) => shown(&Value::String(text.clone())),
     };
     format!("{found} is not {wanted}")
+}
+
+/// A backend and the first of its keys that no backend has.
+fn unknown_of_backend(item: &Value) -> Option<(&Value, &str)> {
+    let mut keys = item.as_table()?.keys().map(String::as_str);
+    keys.find(|key| !BackendSettings::KEYS.contains(key)).map(|key| (item, key))
 }
 
 fn shown(value: &Value) -> String {
