@@ -248,8 +248,10 @@ async fn scripts_that_were_flushed_are_loaded_by_the_next_connection() {
 #[tokio::test]
 async fn a_server_that_refuses_info_says_which_setting_helps() {
     let redis = RedisServer::start().await;
-    redis.run(&["ACL", "SETUSER", "hub", "on", ">pw", "~*", "&*", "+@all", "-info"]).await;
-    let url = redis.url().replace("127", "hub:pw@127");
+    let made =
+        redis.run(&["ACL", "SETUSER", "hub", "on", ">pw", "~*", "&*", "+@all", "-info"]).await;
+    assert_eq!(made, "+OK\r\n");
+    let url = format!("redis://hub:pw@127.0.0.1:{}", redis.port());
     let mut settings = settings(&url, COMMAND_TIMEOUT);
     for fence in [Fence::Script, Fence::Connection] {
         settings.redis.fence = fence;

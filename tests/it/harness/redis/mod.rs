@@ -15,6 +15,8 @@ use std::fmt::Write as _;
 use std::net::TcpListener;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
+use std::sync::LazyLock;
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
@@ -187,11 +189,24 @@ impl RedisServer {
         listener
     }
 
+    /// Whether it is our own child that answers, and not another server that took the port.
     async fn answers(&self) -> bool {
-        let Ok(mut stream) = self.connect(&["PING"]).await else { return false };
-        let mut answer = [0; 7];
-        // While it loads its files it answers with an error.
-        stream.read_exact(&mut answer).await.is_ok() && &answer == b"+PONG\r\n"
+        let Some(child) = &self.child else { return false };
+        let Ok(mut stream) = self.connect(&["INFO", "server"]).await else { return false };
+        let mut answer = Vec::new();
+        let told = loop {
+            let read = tokio::time::timeout(PATIENCE, stream.read_buf(&mut answer)).await;
+            // While it loads its files it answers with an error.
+            if !matches!(read, Ok(Ok(1..))) || answer.starts_with(b"-") {
+                return false;
+            }
+            let told = String::from_utf8_lossy(&answer);
+            // It stands behind the number of the process.
+            if told.contains("\r\ntcp_port:") {
+                break told;
+            }
+        };
+        told.contains(&format!("\r\nprocess_id:{}\r\n", child.id()))
     }
 
     async fn connect(&self, words: &[&str]) -> std::io::Result<TcpStream> {
@@ -240,11 +255,12 @@ impl Listener {
     }
 }
 
-/// A port that is free now, and that no outgoing connection takes while its server is down: below the
-/// range from which the system gives those theirs.
+/// A port that is free now, that no other test of this process is given, and that no outgoing connection takes
+/// while its server is down: below the range from which the system gives those theirs.
 fn free_port() -> u16 {
+    static NEXT: LazyLock<AtomicU16> = LazyLock::new(|| AtomicU16::new(fastrand::u16(..)));
     for _ in 0..1_000 {
-        let port = fastrand::u16(10_000..32_000);
+        let port = 10_000 + NEXT.fetch_add(1, Ordering::Relaxed) % 22_000;
         if TcpListener::bind(("127.0.0.1", port)).is_ok() {
             return port;
         }
