@@ -13,14 +13,49 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use super::Source;
 use super::error::AppError;
 use super::notify::Notifier;
+use super::tasks::Tasks;
 use crate::admin::{ReloadAsk, ReloadProblem, ReloadReport, ReloadResult, ReloadWork};
 use crate::edge::{self, Common, NextCertificates, Tls};
 use crate::observability::{AccessLog, Verbosity};
 use crate::proxy::Shared;
 use crate::settings::{self, LoadOptions, Loaded, RegionName, Settings};
 use crate::supervise::Supervisor;
+
+/// What a reload needs, before it runs.
+#[derive(Debug)]
+pub(super) struct Reloading {
+    pub(super) proxy: Arc<Shared>,
+    pub(super) supervisor: Supervisor,
+    pub(super) tls: Option<Arc<Tls>>,
+    pub(super) lines: AccessLog,
+    pub(super) demos: Vec<(RegionName, String)>,
+    pub(super) work: ReloadWork,
+    pub(super) source: Option<Source>,
+}
+
+impl Reloading {
+    /// Starts who reloads, where there is something to reload from.
+    pub(super) fn start(
+        self,
+        tasks: &mut Tasks,
+        stop: &CancellationToken,
+        (common, grace, notifier): (&Arc<Common>, watch::Sender<Duration>, &Notifier),
+    ) -> Result<(), AppError> {
+        let Some(Source { options, loaded, verbosity }) = self.source else { return Ok(()) };
+        let (common, demos) = (Arc::clone(common), self.demos);
+        let (proxy, supervisor, tls, lines) = (self.proxy, self.supervisor, self.tls, self.lines);
+        tasks.spawn("reopening", reopen(reopenings()?, lines.clone(), stop.clone()));
+        let targets = Targets { proxy, supervisor, tls, lines, common, verbosity, demos, grace };
+        let targets = Arc::new(targets);
+        let notifier = notifier.clone();
+        let reloader = Reloader { options, running: loaded, targets, work: self.work, notifier };
+        tasks.spawn("reloading", reloader.run(hangups()?, stop.clone()));
+        Ok(())
+    }
+}
 
 /// What a reload reaches.
 #[derive(Debug)]
