@@ -60,6 +60,7 @@ impl Lease {
     /// The answer was read to its end: the connection can be used again, unless the request is still
     /// on its way.
     fn finish(self) {
+        self.active.upstream.health.whole();
         match &self.upload {
             Some(upload) if !upload.is_done() => upload.refuse(),
             _ => self.conns.put(&self.active.upstream, self.sender, &self.region.bounds),

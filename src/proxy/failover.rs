@@ -16,7 +16,7 @@ const CYCLE: usize = 1_000;
 /// each cycle every place is hit once.
 const STRIDE: usize = 619;
 
-/// What a region can take now, by the weights of its backends.
+/// What a region can take now, by the weights of its backends; any unit of them, for only the ratio counts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Standing {
     /// Of the tier that serves, what is eligible.

@@ -4,13 +4,18 @@ use std::fs;
 use std::net::{SocketAddr, TcpListener};
 use std::num::NonZeroU32;
 use std::process::{Child, Command, Stdio};
-use std::time::Duration;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
-use meridian::settings::{ProbeKind, Settings};
+use futures_util::{SinkExt as _, StreamExt as _};
+use meridian::settings::{BackendSettings, ProbeKind, RegionName, Settings, WhenExceeded};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio_tungstenite::tungstenite::Message;
 
-use crate::harness::eventually;
 use crate::harness::gateway::{Gateway, add_backend};
 use crate::harness::http::get;
+use crate::harness::{chat, eventually, within};
 
 /// An nginx of one process that says its name; it is ill while the file `ill` is there.
 struct Nginx {
@@ -167,5 +172,170 @@ async fn exchanges_find_out_that_nginx_is_ill() {
     one.recover();
     metric(&gateway, "proxy_backend_up", &one, ",by=\"passive\"", "1").await;
     assert_eq!(answers(&gateway, 10).await, ["200 one", "200 two"]);
+    gateway.stop().await.unwrap();
+}
+
+/// A bad deploy on every backend: under `panic` they are all asked as ever, under `fail` nobody is.
+#[tokio::test]
+async fn a_bad_deploy_everywhere_is_served_in_a_panic_and_refused_at_once_without() {
+    for when_exceeded in [WhenExceeded::Panic, WhenExceeded::Fail] {
+        let (one, two) = (Nginx::start("one").await, Nginx::start("two").await);
+        let gateway = Gateway::start(|settings| {
+            settings.health.count_statuses = "503".parse().unwrap();
+            settings.health.eject = Duration::from_hours(1);
+            settings.health.eject_max = Duration::from_hours(1);
+            settings.health.when_exceeded = when_exceeded;
+            add_backend(settings, "1", one.address);
+            add_backend(settings, "1", two.address);
+        })
+        .await;
+        (one.fall_ill(), two.fall_ill());
+        for _ in 0..20 {
+            get(gateway.proxy(), "/x", "x-region: 1\r\n").await;
+        }
+        for nginx in [&one, &two] {
+            metric(&gateway, "proxy_backend_up", nginx, ",by=\"passive\"", "0").await;
+        }
+        // Half of it works again, as a bad deploy may.
+        (one.recover(), two.recover());
+        let begun = Instant::now();
+        let (asked, answers) = (requests(&gateway).await, answers(&gateway, 10).await);
+        let asked = requests(&gateway).await - asked;
+        if when_exceeded == WhenExceeded::Panic {
+            assert_eq!((asked, answers), (10, vec!["200 one".into(), "200 two".into()]));
+        } else {
+            assert_eq!((asked, answers), (0, vec!["503 region_unavailable".into()]));
+            assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
+        }
+        gateway.stop().await.unwrap();
+    }
+}
+
+/// Exchanges begun with any backend.
+async fn requests(gateway: &Gateway) -> usize {
+    let page = get(gateway.admin(), "/metrics", "").await;
+    let counts = page
+        .text()
+        .lines()
+        .filter(|line| line.starts_with("meridian_proxy_backend_requests_total"));
+    counts.map(|line| line.rsplit(' ').next().unwrap().parse::<usize>().unwrap()).sum()
+}
+
+/// A backend that echoes on WebSockets, says its name to everybody else, and counts these.
+async fn talker(name: &'static str) -> (SocketAddr, Arc<AtomicUsize>) {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let (address, asked) = (listener.local_addr().unwrap(), Arc::<AtomicUsize>::default());
+    let count = Arc::clone(&asked);
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let count = Arc::clone(&count);
+            tokio::spawn(async move {
+                let mut begin = [0; 1_024];
+                // A head is small and comes at once; a probe sends nothing of the kind.
+                let seen = stream.peek(&mut begin).await.unwrap_or_default();
+                if String::from_utf8_lossy(&begin[..seen]).to_lowercase().contains("websocket") {
+                    let mut socket = tokio_tungstenite::accept_async(stream).await.unwrap();
+                    while let Some(Ok(message)) = socket.next().await {
+                        if message.is_close() || socket.send(message).await.is_err() {
+                            return;
+                        }
+                    }
+                    return;
+                }
+                while let Ok(1..) = stream.read(&mut begin).await {
+                    if !begin.starts_with(b"GET /well") {
+                        count.fetch_add(1, Ordering::SeqCst);
+                    }
+                    let answer =
+                        format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{name}", name.len());
+                    if stream.write_all(answer.as_bytes()).await.is_err() {
+                        return;
+                    }
+                }
+            });
+        }
+    });
+    (address, asked)
+}
+
+async fn echoes(
+    socket: &mut (
+             impl futures_util::Stream<Item = Result<Message, tokio_tungstenite::tungstenite::Error>>
+             + futures_util::Sink<Message, Error: std::fmt::Debug>
+             + Unpin
+         ),
+) {
+    socket.send(Message::text("there?")).await.unwrap();
+    let heard = within("the echo", socket.next()).await.unwrap().unwrap();
+    assert_eq!(heard, Message::text("there?"));
+}
+
+async fn tier_changes(gateway: &Gateway) -> u64 {
+    let page = get(gateway.admin(), "/metrics", "").await;
+    let line = "meridian_proxy_tier_changes_total{region=\"1\"} ";
+    page.text().lines().find_map(|one| one.strip_prefix(line)).unwrap().parse().unwrap()
+}
+
+/// A primary that comes and goes, as fast as probes see it: the backup gets nothing while another one is there, then all
+/// of it, and keeps what it has when a primary serves again.
+#[tokio::test]
+async fn a_flapping_primary_is_no_reason_to_go_back_and_forth() {
+    let hold = Duration::from_secs(1);
+    let (flapping, steady) = (Nginx::start("flapping").await, Nginx::start("steady").await);
+    let (backup, asked) = talker("backup").await;
+    let gateway = Gateway::start(|settings| {
+        probing(settings);
+        settings.health.fall = NonZeroU32::MIN;
+        settings.health.timeout = Duration::from_secs(30);
+        settings.backends.hold = hold;
+        add_backend(settings, "1", flapping.address);
+        add_backend(settings, "1", steady.address);
+        let region = settings.regions.get_mut(&RegionName::new("1").unwrap()).unwrap();
+        region.backends.push(BackendSettings::backup(format!("http://{backup}")));
+    })
+    .await;
+    let up = async |nginx: &Nginx, up| {
+        metric(&gateway, "proxy_backend_up", nginx, ",by=\"probes\"", up).await
+    };
+    metric(&gateway, "proxy_health_probes_total", &steady, ",result=\"pass\"", "1").await;
+    for _ in 0..2 {
+        flapping.fall_ill();
+        up(&flapping, "0").await;
+        assert_eq!(answers(&gateway, 5).await, ["200 steady"]);
+        flapping.recover();
+        up(&flapping, "1").await;
+        assert_eq!(answers(&gateway, 6).await, ["200 flapping", "200 steady"]);
+    }
+    assert_eq!((asked.load(Ordering::SeqCst), tier_changes(&gateway).await), (0, 0));
+    (flapping.fall_ill(), steady.fall_ill());
+    (up(&flapping, "0").await, up(&steady, "0").await);
+    assert_eq!(answers(&gateway, 5).await, ["200 backup"]);
+    let mut socket = chat::open(gateway.proxy(), "/any?region=1", &[]).await.unwrap();
+    echoes(&mut socket).await;
+    let mut allowed = 1;
+    for _ in 0..3 {
+        let begun = Instant::now();
+        flapping.recover();
+        up(&flapping, "1").await;
+        let while_up = answers(&gateway, 5).await;
+        flapping.fall_ill();
+        up(&flapping, "0").await;
+        assert_eq!(answers(&gateway, 5).await, ["200 backup"]);
+        if begun.elapsed() < hold {
+            assert_eq!(while_up, ["200 backup"]);
+        } else {
+            // On a busy machine it was there for so long that it may have served.
+            allowed += 2;
+        }
+    }
+    let changes = tier_changes(&gateway).await;
+    assert!(changes <= allowed, "{changes} changes, {allowed} allowed");
+    let well = Instant::now();
+    flapping.recover();
+    eventually("the primary", async || answers(&gateway, 1).await == ["200 flapping"]).await;
+    assert!(well.elapsed() >= hold, "after {:?}", well.elapsed());
+    assert_eq!(tier_changes(&gateway).await, changes + 1);
+    // Who has a socket on the backup keeps it.
+    echoes(&mut socket).await;
     gateway.stop().await.unwrap();
 }

@@ -68,6 +68,8 @@ mod library;
 mod limits;
 /// Random schedules of faults against a simple model.
 mod model;
+/// Outages as operators fear them: the split under each policy, and no storm of repeats.
+mod outages;
 /// What the gateway answers itself.
 mod own_paths;
 /// The chat page in a real browser.

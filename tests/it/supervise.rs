@@ -32,13 +32,16 @@ async fn a_killed_instance_costs_what_was_in_flight_and_is_back() {
     const CLIENTS: usize = 8;
     let gateway = Supervised::start(TWO_NODES).await;
     gateway.has_up(2).await;
-    let load = gateway.load(CLIENTS);
+    let (load, gets) = (gateway.load(CLIENTS), gateway.load_of_gets(CLIENTS));
     let killed = gateway.pid("/").await;
     Supervised::signal(killed, "KILL").await;
     gateway.says("why=signal KILL").await;
     gateway.has_up(2).await;
     let (good, bad) = load.finish().await;
     assert!(good > 0 && bad.len() <= CLIENTS, "{good} good, {}: {bad:?}", bad.len());
+    // What may be sent again is, to the other one.
+    let (good, bad) = gets.finish().await;
+    assert!(good > 0 && bad.is_empty(), "{good} good, but {bad:?}");
     let after = gateway.pids(2).await;
     assert!(!after.contains(&killed) && after.len() == 2, "{after:?} after {killed}");
     let restarts =

@@ -21,7 +21,7 @@ use http::HeaderMap;
 use self::choice::Miss;
 use super::balance::{Tried, Turns, UNIT};
 use super::hash::KeyBy;
-use super::member::{BackendSnapshot, Member};
+use super::member::{BackendSnapshot, Member, Now};
 use super::metrics::Waiting;
 use super::queue::{Limits, Overloaded, Queue};
 use super::set::{MAX_BACKENDS, Set};
@@ -30,7 +30,7 @@ use super::upstream::{Active, Arrival, Clock, Identity, Upstream, millis};
 use crate::proxy::dial::BackendTls;
 use crate::proxy::error::SetupError;
 use crate::proxy::failover;
-use crate::proxy::health::{HealthFamilies, Rules, ShareWatch, Standing, Usable};
+use crate::proxy::health::{Fit, HealthFamilies, Rules, ShareWatch, Standing, Usable};
 use crate::proxy::metrics::RegionSeries;
 use crate::settings::{BackendSettings, BackendsSettings, Balance, HashBy};
 
@@ -193,18 +193,35 @@ impl Group {
         })
     }
 
-    /// What the group can take now: of the first tier with an eligible backend, the weights of those that are; and all
-    /// of the primaries.
+    /// What the group can take now, in thousandths of a weight: of the tier that serves, those who are well, each as far as
+    /// its slow start has come; and all of the primaries.
     pub(in crate::proxy) fn standing(&self) -> failover::Standing {
-        let well = Set::of_bits(self.usable().well);
-        let eligible = || well.iter().filter_map(|index| self.members.get(index));
-        let tier = eligible().map(|member| member.tier).min();
-        let serving = eligible().filter(|member| Some(member.tier) == tier);
+        let (now, usable) = (Now::new(self.clock), self.usable());
+        for (index, member) in self.members.iter().enumerate() {
+            if usable.fit(index) != Fit::Eligible {
+                // Where all goes elsewhere, no choice is made here that would note it.
+                member.upstream.since.lost();
+            }
+        }
+        let well = self.serving(Set::of_bits(usable.well));
+        let well = well.iter().filter_map(|index| self.members.get(index));
         let primaries = self.members.iter().filter(|member| member.tier == 0);
         failover::Standing {
-            usable: serving.map(Member::weight).sum(),
-            whole: primaries.map(Member::weight).sum(),
+            usable: well.map(|member| self.weight(member, &now)).sum(),
+            whole: primaries.map(|member| member.weight().saturating_mul(UNIT)).sum(),
         }
+    }
+
+    /// Of those who are well, the members of the tier that serves, and of the one that it takes over from; of the best
+    /// tier, where that has none.
+    fn serving(&self, well: Set) -> Set {
+        let (tier, from) = self.state.serving.both();
+        let of = |tier: u8| {
+            let tier = self.tiers.iter().find(|(number, _)| *number == tier);
+            tier.map_or(Set::EMPTY, |(_, all)| all.and(well))
+        };
+        let serving = of(tier).or(of(from));
+        if serving.is_empty() { self.of_best(well) } else { serving }
     }
 
     /// Which of the members may be used now. Costs three loads for each where all are well.

@@ -1,6 +1,7 @@
 //! A backend as one table has it: what the settings say of it here, and whether it may be used now.
 
 use std::cell::Cell;
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use super::hash;
@@ -56,8 +57,10 @@ impl Member {
     }
 
     pub(super) fn snapshot(&self, fit: Fit) -> BackendSnapshot {
+        let known = self.upstream.address.name().map(|name| name.snapshot().0);
         BackendSnapshot {
             address: self.upstream.label.to_string(),
+            resolved: known.unwrap_or_default(),
             tier: self.tier,
             weight: self.weight(),
             weight_set: self.upstream.weight_override().is_some(),
@@ -98,6 +101,9 @@ impl Now {
 pub struct BackendSnapshot {
     /// `host:port`.
     pub address: String,
+    /// Where that is a name: the addresses that it was found to have.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub resolved: Vec<SocketAddr>,
     pub tier: u8,
     pub weight: u32,
     /// The weight is an operator's.

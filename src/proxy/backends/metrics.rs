@@ -14,6 +14,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
 
 use crate::observability::Registry;
+use crate::proxy::dial::Lookups;
 use crate::proxy::shared::Shared;
 
 type ByRegion = [(&'static str, String); 1];
@@ -121,6 +122,8 @@ impl fmt::Debug for BackendCollector {
 struct Figures {
     requests: u64,
     active: i64,
+    /// Of its name, where it has one.
+    lookups: Option<Lookups>,
 }
 
 impl BackendCollector {
@@ -135,6 +138,7 @@ impl BackendCollector {
                 let figures = all.entry(labels).or_default();
                 figures.requests += upstream.requests();
                 figures.active += i64::try_from(upstream.active()).unwrap_or(i64::MAX);
+                figures.lookups = upstream.address.name().map(|name| name.snapshot().1);
             }
         }
         all
@@ -163,6 +167,20 @@ impl Collector for BackendCollector {
         )?;
         for (labels, figures) in &all {
             ConstGauge::new(figures.active).encode(active.encode_family(labels)?)?;
+        }
+        let counter = ConstCounter::new(0_u64).metric_type();
+        let mut lookups = encoder.encode_descriptor(
+            "proxy_name_lookups",
+            "Lookups of a backend's name, by result",
+            None,
+            counter,
+        )?;
+        for ([region, backend], figures) in &all {
+            let Some(Lookups { found, failed }) = figures.lookups else { continue };
+            for (result, count) in [("found", found), ("failed", failed)] {
+                let labels = [region.clone(), backend.clone(), ("result", result.to_owned())];
+                ConstCounter::new(count).encode(lookups.encode_family(&labels)?)?;
+            }
         }
         Ok(())
     }

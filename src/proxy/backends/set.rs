@@ -34,6 +34,10 @@ impl Set {
         Self(self.0 & other.0)
     }
 
+    pub(super) fn or(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+
     pub(super) fn without(self, other: Self) -> Self {
         Self(self.0 & !other.0)
     }

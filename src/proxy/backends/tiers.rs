@@ -53,6 +53,12 @@ impl Serving {
         self.load().tier
     }
 
+    /// That, and the one that has the rest while it takes over; the same where nothing is taken over.
+    pub(super) fn both(&self) -> (u8, u8) {
+        let state = self.load();
+        (state.tier, state.from)
+    }
+
     /// Finds out which tier serves; told once of each change. `tiers` are its numbers and members, the best first.
     pub(super) fn look(
         &self,

@@ -16,7 +16,7 @@ use tokio::time::Instant;
 use super::latency::{self, Latency};
 use super::queue::Queue;
 use super::ramp::Since;
-use crate::proxy::dial::{BackendTls, Tls};
+use crate::proxy::dial::{BackendTls, Name, Tls};
 use crate::proxy::error::{Cause, SetupError};
 use crate::proxy::health::{Health, HealthFamilies, Outcome, Rules, Trial};
 use crate::proxy::metrics::RegionSeries;
@@ -26,8 +26,8 @@ use crate::settings::BackendSettings;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::proxy) enum Address {
     Ip(SocketAddr),
-    /// A name, looked up for each new connection.
-    Name(Box<str>, u16),
+    /// A name, looked up by whoever dials.
+    Name(Arc<Name>),
 }
 
 impl Address {
@@ -48,23 +48,31 @@ impl Address {
         let port = authority.port_u16().unwrap_or(default_port);
         let literal = host.strip_prefix('[').and_then(|h| h.strip_suffix(']')).unwrap_or(host);
         Some(literal.parse::<IpAddr>().map_or_else(
-            |_| Self::Name(Box::from(host), port),
+            |_| Self::Name(Name::new(host, port)),
             |ip| Self::Ip(SocketAddr::new(ip, port)),
         ))
+    }
+
+    /// Where it is a name.
+    pub(super) fn name(&self) -> Option<&Name> {
+        match self {
+            Self::Ip(_) => None,
+            Self::Name(name) => Some(name),
+        }
     }
 
     /// What a certificate must be good for.
     fn host(&self) -> Cow<'_, str> {
         match self {
             Self::Ip(address) => Cow::Owned(address.ip().to_string()),
-            Self::Name(host, _) => Cow::Borrowed(host),
+            Self::Name(name) => Cow::Borrowed(name.host()),
         }
     }
 
     fn label(&self) -> Arc<str> {
         match self {
             Self::Ip(address) => Arc::from(address.to_string()),
-            Self::Name(host, port) => Arc::from(format!("{host}:{port}")),
+            Self::Name(name) => Arc::from(name.to_string()),
         }
     }
 }
@@ -349,9 +357,9 @@ mod tests {
         assert_eq!(Address::parse("http://127.0.0.1:4001"), ip("127.0.0.1:4001"));
         assert_eq!(Address::parse("http://[::1]:4001/"), ip("[::1]:4001"));
         assert_eq!(Address::parse("http://10.0.0.1"), ip("10.0.0.1:80"));
-        let name = Address::Name(Box::from("backend"), 80);
+        let name = Address::Name(Name::new("backend", 80));
         assert_eq!(Address::parse("http://backend"), Some(name));
-        let secure = Address::Name(Box::from("backend"), 443);
+        let secure = Address::Name(Name::new("backend", 443));
         assert_eq!(Address::parse("https://backend"), Some(secure));
         for wrong in
             ["", "backend:80", "ftp://a:1", "http://a:1/x", "http://a:1/?q", "http://u@a:1", "/"]

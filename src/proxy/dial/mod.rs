@@ -1,21 +1,25 @@
 //! New connections to backends: TCP, then TLS where the URL says https, then HTTP.
 //!
-//! Walk: [`tcp`] and [`Tls::handshake`] make the stream, `conns` makes HTTP of it; `sender` is the half that takes
+//! Walk: `names` knows the addresses of a name and `eyeballs` dials them; [`tcp`] and [`Tls::handshake`] make the stream, `conns` makes HTTP of it; `sender` is the half that takes
 //! requests, of either version; `http2` shares the connections of HTTP/2 among exchanges.
 //!
 //! Each step has its own bound and its own error: what failed is known to whoever reads a metric.
 
+mod eyeballs;
 mod http2;
+mod names;
 mod sender;
 mod tls;
 
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::net::{TcpStream, lookup_host};
+use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 pub(super) use self::http2::{Http2, Turn};
+pub(super) use self::names::{Lookups, Name};
 pub(super) use self::sender::Sender;
 pub use self::tls::TlsSetupError;
 pub(super) use self::tls::{BackendTls, Offer, Tls};
@@ -27,13 +31,13 @@ pub(super) enum ConnectError {
     #[error("not accepted within {0:?}")]
     Timeout(Duration),
     #[error("{0}")]
-    Io(std::sync::Arc<io::Error>),
+    Io(Arc<io::Error>),
     #[error("TLS: no handshake within {0:?}")]
     TlsTimeout(Duration),
     #[error("TLS: {0}")]
-    Tls(std::sync::Arc<io::Error>),
+    Tls(Arc<io::Error>),
     #[error("{0}")]
-    Handshake(std::sync::Arc<hyper::Error>),
+    Handshake(Arc<hyper::Error>),
 }
 
 impl From<io::Error> for ConnectError {
@@ -48,29 +52,28 @@ impl From<hyper::Error> for ConnectError {
     }
 }
 
-/// Connects to a backend within `limit`, its name's addresses one after the other.
+/// Connects to a backend within `limit`, whichever of its name's addresses answers first; the lookup of the name is
+/// within the limit, too.
 pub(super) async fn tcp(address: &Address, limit: Duration) -> Result<TcpStream, ConnectError> {
-    timeout(limit, to_any(address)).await.unwrap_or(Err(ConnectError::Timeout(limit)))
-}
-
-async fn to_any(address: &Address) -> Result<TcpStream, ConnectError> {
-    let stream = match address {
-        Address::Ip(address) => TcpStream::connect(address).await?,
-        Address::Name(host, port) => {
-            let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
-            let mut connected = None;
-            for address in lookup_host((&**host, *port)).await? {
-                match TcpStream::connect(address).await {
-                    Ok(stream) => {
-                        connected = Some(stream);
-                        break;
-                    }
-                    Err(error) => last = error,
-                }
+    let connected = match address {
+        Address::Ip(address) => timeout(limit, TcpStream::connect(address)).await,
+        Address::Name(name) => {
+            // Boxed: the future of an exchange should be no larger for what most never do.
+            let connected = timeout(limit, Box::pin(to_any(name))).await;
+            if !matches!(connected, Ok(Ok(_))) {
+                name.failed();
             }
-            connected.ok_or(last)?
+            connected
         }
     };
+    let stream = connected.map_err(|_elapsed| ConnectError::Timeout(limit))??;
     stream.set_nodelay(true)?;
     Ok(stream)
+}
+
+async fn to_any(name: &Arc<Name>) -> io::Result<TcpStream> {
+    let addresses = name.addresses().await?;
+    let won = eyeballs::first_of(&addresses, eyeballs::ATTEMPT_DELAY).await?;
+    name.dialed(won.address, won.passed);
+    Ok(won.stream)
 }

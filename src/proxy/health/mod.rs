@@ -19,6 +19,8 @@ mod probe;
 mod rules;
 mod series;
 mod share;
+#[cfg(test)]
+mod simulation;
 mod snapshot;
 mod state;
 mod verdict;

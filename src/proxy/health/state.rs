@@ -31,9 +31,9 @@ pub(in crate::proxy) struct Health {
     marks: SharedMarks,
     watch: AtomicU8,
     /// Failures in a row …
-    run: AtomicU32,
+    run: Row,
     /// … and failures and slow answers in a row.
-    slow_run: AtomicU32,
+    slow_run: Row,
     /// Exchanges since the last tick.
     good: AtomicU32,
     slow: AtomicU32,
@@ -75,8 +75,8 @@ impl Health {
         let health = Self {
             marks: SharedMarks::default(),
             watch: AtomicU8::new(0),
-            run: AtomicU32::new(0),
-            slow_run: AtomicU32::new(0),
+            run: Row::default(),
+            slow_run: Row::default(),
             good: AtomicU32::new(0),
             slow: AtomicU32::new(0),
             bad: AtomicU32::new(0),
@@ -175,12 +175,12 @@ impl Health {
         match grade {
             Grade::Good => {
                 self.good.fetch_add(1, Ordering::Relaxed);
-                reset(&self.run);
-                reset(&self.slow_run);
+                self.run.answered();
+                self.slow_run.answered();
             }
             Grade::Slow(took) => {
                 self.slow.fetch_add(1, Ordering::Relaxed);
-                reset(&self.run);
+                self.run.answered();
                 self.count_run(Bad::Slow(took));
             }
             Grade::Bad(bad) => {
@@ -196,7 +196,18 @@ impl Health {
         if trial == Trial::Yes {
             self.abandoned(trial);
             self.tried(grade);
+        } else if matches!(grade, Grade::Bad(bad) if bad.is_of_body())
+            && self.marks().has(Marks::TRIAL)
+        {
+            // Its head was taken for a trial that went well.
+            self.tried(grade);
         }
+    }
+
+    /// The body of an answer has come whole. Costs two loads where none has broken off.
+    pub(in crate::proxy) fn whole(&self) {
+        self.run.whole();
+        self.slow_run.whole();
     }
 
     fn grade(&self, outcome: Outcome, watch: u8) -> Grade {
@@ -219,10 +230,10 @@ impl Health {
 
     /// One more in a row that was not good, and perhaps one too many.
     fn count_run(&self, bad: Bad) {
-        let slow_run = self.slow_run.fetch_add(1, Ordering::Relaxed).saturating_add(1);
+        let slow_run = self.slow_run.add(bad);
         let run = match bad {
             Bad::Slow(_) => 0,
-            _ => self.run.fetch_add(1, Ordering::Relaxed).saturating_add(1),
+            _ => self.run.add(bad),
         };
         let (rules, marks) = (self.rules.load(), self.marks());
         let too_many =
@@ -231,12 +242,12 @@ impl Health {
         let ejects = too_many(run, rules.passive.map(|passive| passive.consecutive));
         if ejects && !marks.has(Marks::EJECTED) {
             self.judges().failed_in_a_row(now, (run, bad), &rules, (&self.marks, &self.series));
-            reset(&self.run);
+            self.run.forget();
         }
         let trips = too_many(slow_run, rules.breaker.map(|breaker| breaker.consecutive));
         if trips && !marks.has(Marks::OPEN) && !marks.has(Marks::TRIAL) {
             self.judges().tripped(now, (slow_run, bad), &rules, (&self.marks, &self.series));
-            reset(&self.slow_run);
+            self.slow_run.forget();
         }
     }
 
@@ -248,7 +259,7 @@ impl Health {
         };
         let (now, rules) = (self.clock.millis(), self.rules.load());
         self.judges().tried(now, bad, &rules, (&self.marks, &self.series));
-        reset(&self.slow_run);
+        self.slow_run.forget();
     }
 
     /// It could not be reached: passed over for a while, where there are others.
@@ -302,8 +313,8 @@ impl Health {
         let rules = self.rules.load();
         let ends = self.judges().tick(now, passive, breaker, &rules, (&self.marks, &self.series));
         if ends {
-            reset(&self.run);
-            reset(&self.slow_run);
+            self.run.forget();
+            self.slow_run.forget();
         }
     }
 
@@ -317,6 +328,42 @@ impl Health {
 
     fn judges(&self) -> MutexGuard<'_, Judges> {
         self.judges.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What went ill in a row. The head of an answer ends a row of failures, but not one of bodies that broke off: each of
+/// these came behind a head. That takes a body that came whole.
+#[derive(Debug, Default)]
+struct Row {
+    /// Failures since the last head.
+    heads: AtomicU32,
+    /// Bodies that broke off since the last whole one.
+    bodies: AtomicU32,
+}
+
+impl Row {
+    /// One more; all of them.
+    fn add(&self, bad: Bad) -> u32 {
+        let (more, others) = if bad.is_of_body() {
+            (&self.bodies, &self.heads)
+        } else {
+            (&self.heads, &self.bodies)
+        };
+        let more = more.fetch_add(1, Ordering::Relaxed).saturating_add(1);
+        more.saturating_add(others.load(Ordering::Relaxed))
+    }
+
+    fn answered(&self) {
+        reset(&self.heads);
+    }
+
+    fn whole(&self) {
+        reset(&self.bodies);
+    }
+
+    fn forget(&self) {
+        reset(&self.heads);
+        reset(&self.bodies);
     }
 }
 

@@ -88,3 +88,67 @@ async fn a_body_that_takes_too_long_to_be_held_is_the_clients_fault() {
         0
     );
 }
+
+#[tokio::test]
+async fn a_backend_that_breaks_its_answers_off_is_ejected() {
+    for framing in [
+        "Content-Length: 10\r\n\r\n12345",
+        "Transfer-Encoding: chunked\r\n\r\n5\r\n12345\r\n",
+        "Transfer-Encoding: chunked\r\n\r\n5\r\n12345\r\nx\r\n",
+    ] {
+        let backend = Backend::start().await;
+        let gateway = strict_judge(&[&backend.url()], 3, |_| {}).await;
+        let ask = async || {
+            let mut client = gateway.connect().await;
+            client.say(GET).await;
+            let mut peer = backend.accept().await;
+            peer.head().await;
+            (client, peer)
+        };
+        let breaks_off = async || {
+            let (mut client, mut peer) = ask().await;
+            peer.say(format!("HTTP/1.1 200 OK\r\n{framing}")).await;
+            client.head().await;
+            drop(peer);
+            client.rest().await;
+            gateway.idle().await;
+        };
+        breaks_off().await;
+        breaks_off().await;
+        let (mut client, mut peer) = ask().await;
+        peer.say("HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\nhi").await;
+        client.gets(200, "hi").await;
+        gateway.idle().await;
+        breaks_off().await;
+        breaks_off().await;
+        assert_eq!(state(&gateway), "up", "a whole answer ends the row: {framing}");
+        breaks_off().await;
+        assert_eq!(state(&gateway), "ejected", "{framing}");
+    }
+}
+
+#[tokio::test]
+async fn a_client_that_leaves_within_an_answer_does_not_eject_the_backend() {
+    let backend = Backend::start().await;
+    let gateway = strict_judge(&[&backend.url()], 1, |_| {}).await;
+    for request in [GET, "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"] {
+        let mut client = gateway.connect().await;
+        client.say(request).await;
+        let mut peer = backend.accept().await;
+        peer.head().await;
+        peer.say("HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n12345").await;
+        client.gets(200, "12345").await;
+        if request == GET {
+            drop(client);
+            // Found out by the next write.
+            within("the end", async { while peer.stream.write_all(b"x").await.is_ok() {} }).await;
+        } else {
+            // What breaks off the answer then is the client's nonsense.
+            client.say("nonsense\r\n").await;
+            client.rest().await;
+            peer.rest().await;
+        }
+        gateway.idle().await;
+        assert_eq!(state(&gateway), "up", "{request}");
+    }
+}

@@ -190,10 +190,19 @@ impl Supervised {
     /// Begins a load of `clients`, each with one request (`POST` and a body, which nobody may send again by himself) at a
     /// time on a connection of its own.
     pub(crate) fn load(&self, clients: usize) -> Load {
+        self.load_of(clients, "POST / HTTP/1.1\r\nContent-Length: 4\r\n", "body")
+    }
+
+    /// The same with requests that may be sent again.
+    pub(crate) fn load_of_gets(&self, clients: usize) -> Load {
+        self.load_of(clients, "GET / HTTP/1.1\r\n", "")
+    }
+
+    fn load_of(&self, clients: usize, head: &'static str, body: &'static str) -> Load {
         let stop = Arc::new(AtomicBool::new(false));
         let mut tasks = JoinSet::new();
         for _ in 0..clients {
-            tasks.spawn(client(self.proxy, Arc::clone(&stop)));
+            tasks.spawn(client(self.proxy, (head, body), Arc::clone(&stop)));
         }
         Load { stop, tasks }
     }
@@ -227,10 +236,14 @@ impl Load {
     }
 }
 
-async fn client(proxy: SocketAddr, stop: Arc<AtomicBool>) -> (usize, Vec<String>) {
+async fn client(
+    proxy: SocketAddr,
+    request: (&str, &str),
+    stop: Arc<AtomicBool>,
+) -> (usize, Vec<String>) {
     let (mut good, mut bad) = (0, Vec::new());
     while !stop.load(Ordering::Relaxed) {
-        match within("an answer under load", post(proxy)).await {
+        match within("an answer under load", exchanged(proxy, request)).await {
             Ok(answer) if answer.starts_with("HTTP/1.1 200 ") => good += 1,
             Ok(answer) => bad.push(answer),
             Err(error) => bad.push(error.to_string()),
@@ -239,9 +252,9 @@ async fn client(proxy: SocketAddr, stop: Arc<AtomicBool>) -> (usize, Vec<String>
     (good, bad)
 }
 
-async fn post(proxy: SocketAddr) -> std::io::Result<String> {
+async fn exchanged(proxy: SocketAddr, (head, body): (&str, &str)) -> std::io::Result<String> {
     let mut stream = TcpStream::connect(proxy).await?;
-    let request = "POST / HTTP/1.1\r\nHost: gateway.test\r\nConnection: close\r\nContent-Length: 4\r\n\r\nbody";
+    let request = format!("{head}Host: gateway.test\r\nConnection: close\r\n\r\n{body}");
     stream.write_all(request.as_bytes()).await?;
     let mut answer = Vec::new();
     stream.read_to_end(&mut answer).await?;

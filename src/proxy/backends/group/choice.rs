@@ -118,7 +118,7 @@ impl Group {
         own.unwrap_or_else(|| self.of_best(set))
     }
 
-    fn of_best(&self, set: Set) -> Set {
+    pub(super) fn of_best(&self, set: Set) -> Set {
         let mut tiers = self.tiers.iter().map(|(_, all)| all.and(set));
         tiers.find(|own| !own.is_empty()).unwrap_or(Set::EMPTY)
     }
@@ -152,7 +152,7 @@ impl Group {
     }
 
     /// A member's weight in thousandths, less what its slow start leaves out; not 0.
-    fn weight(&self, member: &Member, now: &Now) -> u32 {
+    pub(super) fn weight(&self, member: &Member, now: &Now) -> u32 {
         let share = if self.slow_start == 0 {
             UNIT
         } else {

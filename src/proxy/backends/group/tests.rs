@@ -9,6 +9,7 @@ use proptest::prelude::*;
 use tokio::time::advance;
 
 mod bounds;
+mod standing;
 
 use super::*;
 use crate::observability::Registry;

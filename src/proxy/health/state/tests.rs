@@ -118,6 +118,54 @@ async fn a_body_that_breaks_off_takes_the_good_word_back() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn bodies_that_break_off_in_a_row_eject_although_their_heads_were_good() {
+    let patient = Patient::new(|_, _| {});
+    let breaks_off = |times: usize| {
+        for _ in 0..times {
+            patient.answers(200, 1, Trial::No);
+            patient.fails(Cause::Aborted, 1);
+        }
+    };
+    breaks_off(4);
+    assert!(patient.health.marks().is_clear());
+    // One that came whole ends the row.
+    patient.answers(200, 1, Trial::No);
+    patient.health.whole();
+    breaks_off(4);
+    assert!(patient.health.marks().is_clear());
+    breaks_off(1);
+    assert_eq!(patient.state(), ["ejected"]);
+    let why = "5 exchanges in a row failed, the last: aborted";
+    assert_eq!(patient.health.snapshot().marks[0].why, why);
+    // They add up with the failures since the last head.
+    patient.after(10_000).await;
+    breaks_off(2);
+    patient.fails(Cause::Reset, 2);
+    assert!(patient.health.marks().is_clear());
+    patient.fails(Cause::Reset, 1);
+    assert_eq!(patient.state(), ["ejected"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_trial_whose_body_breaks_off_has_failed() {
+    let patient = Patient::new(with_breaker);
+    patient.fails(Cause::Reset, 3);
+    patient.after(6_000).await;
+    assert_eq!(patient.health.admit(), Some(Trial::Yes));
+    patient.answers(200, 1, Trial::Yes);
+    patient.fails(Cause::Aborted, 1);
+    assert_eq!(patient.state(), ["open"]);
+    patient.after(12_000).await;
+    assert_eq!(patient.state(), ["half-open"]);
+    for _ in 0..2 {
+        assert_eq!(patient.health.admit(), Some(Trial::Yes));
+        patient.answers(200, 1, Trial::Yes);
+        patient.health.whole();
+    }
+    assert!(patient.health.marks().is_clear());
+}
+
+#[tokio::test(start_paused = true)]
 async fn statuses_count_only_where_they_are_named() {
     let plain = Patient::new(|_, _| {});
     let counting = Patient::new(|health, _| health.count_statuses = "502-504".parse().unwrap());
