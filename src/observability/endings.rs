@@ -63,8 +63,10 @@ pub enum Ending {
     BackendClosed,
     /// This gateway closed a chat socket.
     HubClosed,
-    /// A connection was gone without a word.
+    /// The client was gone without a word …
     Lost,
+    /// … or the backend.
+    BackendLost,
     Idle,
     Drained,
     Aged,
@@ -72,7 +74,7 @@ pub enum Ending {
 
 impl Ending {
     /// All of them, in their order.
-    pub const ALL: [Self; 40] = [
+    pub const ALL: [Self; 41] = [
         Self::Complete,
         Self::Local,
         Self::File,
@@ -110,6 +112,7 @@ impl Ending {
         Self::BackendClosed,
         Self::HubClosed,
         Self::Lost,
+        Self::BackendLost,
         Self::Idle,
         Self::Drained,
         Self::Aged,
@@ -155,6 +158,7 @@ impl Ending {
             Self::BackendClosed => "backend_closed",
             Self::HubClosed => "hub_closed",
             Self::Lost => "lost",
+            Self::BackendLost => "backend_lost",
             Self::Idle => "idle",
             Self::Drained => "drained",
             Self::Aged => "aged",

@@ -231,12 +231,14 @@ pub(super) enum Cause {
     Aborted,
     /// The response body stopped.
     Stalled,
+    /// A WebSocket was closed as soon as it was accepted.
+    EarlyClose,
     /// The exchange was not over in its time.
     TotalTimeout,
 }
 
 impl Cause {
-    pub(super) const ALL: [Self; 10] = [
+    pub(super) const ALL: [Self; 11] = [
         Self::Connect,
         Self::ConnectTimeout,
         Self::Tls,
@@ -246,6 +248,7 @@ impl Cause {
         Self::HeadTimeout,
         Self::Aborted,
         Self::Stalled,
+        Self::EarlyClose,
         Self::TotalTimeout,
     ];
 
@@ -270,6 +273,7 @@ impl Cause {
             Self::HeadTimeout => "head_timeout",
             Self::Aborted => "aborted",
             Self::Stalled => "stalled",
+            Self::EarlyClose => "early_close",
             Self::TotalTimeout => "total_timeout",
         }
     }

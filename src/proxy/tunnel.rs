@@ -2,7 +2,8 @@
 //! to leave comes.
 //!
 //! Walk: `owner` holds a tunnel and knows its turn, `record` what is told of it; [`run`] joins its two directions, each of which `way` moves and
-//! `frames` follows. An idle tunnel holds no buffer.
+//! `frames` follows, until the [`Outcome`] is there that `goodbye` then says. Meanwhile `pulse` asks silent ends whether they are there, with the
+//! Pings of `ping`, and `probation` judges a backend by the first seconds. An idle tunnel holds no buffer.
 //!
 //! A side that closes its half lets the other finish what it has to say, but not for ever.
 //!
@@ -13,7 +14,11 @@
 //! between them.
 
 mod frames;
+mod goodbye;
 mod owner;
+mod ping;
+mod probation;
+mod pulse;
 mod record;
 #[cfg(test)]
 mod tests;
@@ -21,28 +26,28 @@ mod way;
 
 use std::future::poll_fn;
 use std::pin::{Pin, pin};
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
-use tokio::time::{Instant, Sleep, sleep_until, timeout};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::time::{Instant, sleep_until};
 
 use self::frames::Writer;
 pub(super) use self::owner::{Count, Tunnel, Tunnels};
+use self::probation::Probation;
+pub(super) use self::pulse::Liveness;
+use self::pulse::Pulse;
 pub(super) use self::record::{Handshake, Record};
-use self::way::{Broken, Farewell, Way};
+use self::way::{Broken, Way};
 
 /// The code of a Close that asks to connect anew (the registry of RFC 6455, 11.7).
 const SERVICE_RESTART: u16 = 1012;
+/// … that an end is gone, and that it could not do what it should (RFC 6455, 7.4.1).
+const GOING_AWAY: u16 = 1001;
+const SERVER_ERROR: u16 = 1011;
 
 /// How long nothing may move once a side has closed its half.
 const FIN_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// How long a client may take to answer our Close before the backend is told without it.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
-
-/// How long the whole goodbye may take.
-const GOODBYE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Who ended a tunnel, or what.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,6 +55,9 @@ pub(super) enum EndedBy {
     Client,
     Backend,
     Idle,
+    /// It did not answer a Ping, or took nothing for as long.
+    ClientLost,
+    BackendLost,
     /// The process goes down.
     Drain,
     /// An operator takes the backend out.
@@ -64,6 +72,8 @@ impl EndedBy {
             Self::Client => "client",
             Self::Backend => "backend",
             Self::Idle => "idle",
+            Self::ClientLost => "client_lost",
+            Self::BackendLost => "backend_lost",
             Self::Drain => "drain",
             Self::BackendDrain => "backend_drain",
             Self::Age => "age",
@@ -85,6 +95,7 @@ pub(super) struct Tally {
 }
 
 /// Both directions.
+#[derive(Debug)]
 struct Ways {
     up: Way,
     down: Way,
@@ -141,133 +152,147 @@ impl Ways {
         self.up.done || self.down.done
     }
 
-    /// Begins the goodbye; false where nothing can be said.
-    fn leave(&mut self, tally: &mut Tally) -> bool {
-        if self.up.frames.is_broken() || self.down.frames.is_broken() {
-            return false;
-        }
-        // Where the ends are closing already, nothing is to be added but the bound.
-        let closing = self.up.frames.is_closing() || self.down.frames.is_closing();
-        if !closing && !self.halves_done() {
-            (self.down.farewell, self.up.farewell) = (Farewell::Next, Farewell::InPlace);
-            tally.close = Some(SERVICE_RESTART);
-        }
-        true
+    /// Whether a Close or a Ping can be put in still, apart from where the frames are.
+    fn are_open(&self) -> bool {
+        !self.are_broken()
+            && !self.halves_done()
+            && !self.up.frames.is_closing()
+            && !self.down.frames.is_closing()
     }
 
-    /// The client did not answer: the backend is told without it.
-    fn give_client_up(&mut self) {
-        if self.up.farewell == Farewell::InPlace {
-            self.up.farewell = Farewell::Next;
-        }
+    fn are_broken(&self) -> bool {
+        self.up.frames.is_broken() || self.down.frames.is_broken()
     }
 }
 
-/// Moves bytes both ways until both sides are done, one breaks, nothing moves for `idle_timeout`, or `turn` ends and
-/// the goodbye is said. `tally` is kept up to date, so that it stands when the caller gives up on its own.
-pub(super) async fn run<C, B>(
-    client: &mut C,
-    backend: &mut B,
-    idle_timeout: Duration,
-    mut turn: Pin<&mut impl Future<Output = EndedBy>>,
-    tally: &mut Tally,
-) -> EndedBy
+/// Why there is nothing more to move.
+enum Outcome {
+    Ended(EndedBy),
+    Leave(EndedBy),
+    /// One end is gone, and the other does not know.
+    Lost(EndedBy),
+}
+
+/// Moves bytes both ways until both sides are done, one breaks or is gone, the clock's time is over, or the turn comes
+/// and the goodbye is said. `tally` is kept up to date, so that it stands when the caller gives up on its own.
+///
+/// Not an `async fn`, whose state would hold the clock beside itself.
+fn run<'a, C, B, T>(
+    client: &'a mut C,
+    backend: &'a mut B,
+    mut clock: Clock<'a>,
+    mut turn: Pin<&'a mut T>,
+    tally: &'a mut Tally,
+) -> impl Future<Output = EndedBy> + use<'a, C, B, T>
 where
     C: AsyncRead + AsyncWrite + Unpin,
     B: AsyncRead + AsyncWrite + Unpin,
+    T: Future<Output = EndedBy>,
 {
     let mut ways = Ways::new();
-    let mut idle = Idle { limit: idle_timeout, last: Instant::now() };
-    let mut half_closed = false;
-    let mut sleep = pin!(sleep_until(idle.last + idle.limit));
-    let ended = poll_fn(|cx| {
-        let ended = ways.poll(client, backend, cx);
-        if ways.note(tally) {
-            idle.last = Instant::now();
-        }
-        if ways.halves_done() && !half_closed {
-            half_closed = true;
-            idle = Idle { limit: idle.limit.min(FIN_TIMEOUT), last: Instant::now() };
-            sleep.as_mut().reset(idle.last + idle.limit);
-        }
-        if let Poll::Ready(by) = ended {
-            return Poll::Ready(Step::Ended(ways.first.unwrap_or(by)));
-        }
-        if idle.poll(sleep.as_mut(), cx).is_ready() {
-            return Poll::Ready(Step::Ended(ways.first.unwrap_or(EndedBy::Idle)));
-        }
-        turn.as_mut().poll(cx).map(Step::Leave)
-    })
-    .await;
-    let why = match ended {
-        Step::Ended(by) => return by,
-        Step::Leave(why) => ways.first.unwrap_or(why),
-    };
-    if ways.leave(tally) {
+    async move {
+        let mut sleep = pin!(sleep_until(clock.deadline()));
+        let outcome = poll_fn(|cx| {
+            loop {
+                let ended = ways.poll(client, backend, cx);
+                clock.note(&mut ways, tally);
+                let ended = match ended {
+                    Poll::Ready(by) => Some(ways.first.unwrap_or(by)),
+                    Poll::Pending => None,
+                };
+                clock.judge(ended.or(ways.first), &ways, tally, cx);
+                if let Some(by) = ended {
+                    return Poll::Ready(Outcome::Ended(by));
+                }
+                let deadline = clock.deadline();
+                if deadline < sleep.deadline() {
+                    sleep.as_mut().reset(deadline);
+                }
+                if sleep.as_mut().poll(cx).is_pending() {
+                    return turn.as_mut().poll(cx).map(Outcome::Leave);
+                }
+                if let Some(outcome) = clock.look(&mut ways) {
+                    return Poll::Ready(outcome);
+                }
+                // A Ping may have come to be said.
+                sleep.as_mut().reset(clock.deadline());
+            }
+        })
+        .await;
         // Boxed: a tunnel should be no larger all its life for its last moments.
-        Box::pin(goodbye(&mut ways, client, backend, sleep, tally)).await;
+        match outcome {
+            Outcome::Ended(by) => by,
+            Outcome::Leave(why) => {
+                let why = ways.first.unwrap_or(why);
+                Box::pin(goodbye::leave(&mut ways, client, backend, tally)).await;
+                why
+            }
+            Outcome::Lost(who) => {
+                Box::pin(goodbye::mourn(&mut ways, client, backend, who, tally)).await;
+                who
+            }
+        }
     }
-    why
 }
 
-enum Step {
-    Ended(EndedBy),
-    Leave(EndedBy),
+/// When to look at a tunnel on which nothing moves. What few tunnels have, or not for long, is boxed.
+struct Clock<'a> {
+    /// Nothing may move for as long.
+    idle: Duration,
+    moved: Instant,
+    half_closed: bool,
+    pulse: Option<Box<Pulse>>,
+    probation: Option<Box<Probation<'a>>>,
 }
 
-/// From the turn to the end of both, within the bound.
-async fn goodbye<C, B>(
-    ways: &mut Ways,
-    client: &mut C,
-    backend: &mut B,
-    mut sleep: Pin<&mut Sleep>,
-    tally: &mut Tally,
-) where
-    C: AsyncRead + AsyncWrite + Unpin,
-    B: AsyncRead + AsyncWrite + Unpin,
-{
-    let began = Instant::now();
-    let close = tally.close;
-    sleep.as_mut().reset(began + ANSWER_TIMEOUT);
-    let mut given_up = false;
-    poll_fn(|cx| {
-        loop {
-            let ended = ways.poll(client, backend, cx);
-            ways.note(tally);
-            tally.close = close.or(tally.close);
-            if ended.is_ready() || (given_up && ways.down.done) {
-                return Poll::Ready(());
-            }
-            ready!(sleep.as_mut().poll(cx));
-            if given_up {
-                return Poll::Ready(());
-            }
-            given_up = true;
-            ways.give_client_up();
-            sleep.as_mut().reset(began + GOODBYE_TIMEOUT);
+impl<'a> Clock<'a> {
+    /// `liveness` says how the ends are asked whether they are there, if they are.
+    fn new(
+        idle: Duration,
+        liveness: Option<Liveness>,
+        probation: Option<Box<Probation<'a>>>,
+    ) -> Self {
+        let pulse = liveness.map(|liveness| Box::new(Pulse::new(liveness)));
+        Self { idle, moved: Instant::now(), half_closed: false, pulse, probation }
+    }
+
+    /// Takes note of what the ways have moved.
+    fn note(&mut self, ways: &mut Ways, tally: &mut Tally) {
+        if ways.note(tally) {
+            self.moved = Instant::now();
         }
-    })
-    .await;
-    // Told to both in order, where they still listen: TLS and HTTP/2 have an end of their own.
-    let both = async { tokio::join!(client.shutdown(), backend.shutdown()) };
-    drop(timeout(Duration::from_millis(100), both).await);
-}
-
-struct Idle {
-    limit: Duration,
-    last: Instant,
-}
-
-impl Idle {
-    /// The timer is moved on only when it fires.
-    fn poll(&self, mut sleep: Pin<&mut Sleep>, cx: &mut Context<'_>) -> Poll<()> {
-        loop {
-            ready!(sleep.as_mut().poll(cx));
-            let deadline = self.last + self.limit;
-            if deadline <= Instant::now() {
-                return Poll::Ready(());
-            }
-            sleep.as_mut().reset(deadline);
+        if ways.halves_done() && !self.half_closed {
+            self.half_closed = true;
+            (self.idle, self.moved) = (self.idle.min(FIN_TIMEOUT), Instant::now());
         }
+        if !ways.are_open() {
+            self.pulse = None;
+        }
+        if let Some(pulse) = &mut self.pulse {
+            pulse.note(ways);
+        }
+    }
+
+    /// Has the backend judged by the first seconds: `first` has begun to end the tunnel.
+    fn judge(&mut self, first: Option<EndedBy>, ways: &Ways, tally: &Tally, cx: &mut Context<'_>) {
+        if let Some(probation) = &mut self.probation
+            && probation.look(first, tally.close, ways.are_broken(), cx).is_ready()
+        {
+            self.probation = None;
+        }
+    }
+
+    fn deadline(&self) -> Instant {
+        let idle = self.moved + self.idle;
+        self.pulse.as_ref().map_or(idle, |pulse| idle.min(pulse.deadline()))
+    }
+
+    /// The deadline may have come; the timer is moved on only when it fires.
+    fn look(&mut self, ways: &mut Ways) -> Option<Outcome> {
+        if self.moved + self.idle <= Instant::now() {
+            return Some(Outcome::Ended(ways.first.unwrap_or(EndedBy::Idle)));
+        }
+        let pulse = self.pulse.as_mut()?;
+        pulse.look(ways).map(Outcome::Lost)
     }
 }

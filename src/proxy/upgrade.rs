@@ -25,9 +25,9 @@ use super::course::Side;
 use super::error::ForwardError;
 use super::forward::{Exchange, Terms, refused, to_next_hop};
 use super::headers::{self, Marks, has_token};
-use super::tunnel::{Count, Handshake, Record, Tunnel};
+use super::tunnel::{Count, Handshake, Liveness, Record, Tunnel};
 use super::upload::RequestBody;
-use super::{Caller, Proxy, Region, Report};
+use super::{Bounds, Caller, Proxy, Region, Report};
 
 /// Of 16 bytes in base64, without the padding.
 const KEY_DIGITS: usize = 22;
@@ -203,8 +203,11 @@ impl Proxy {
         if let Err(why) = asked.fits(answered.response.headers()) {
             return Err(refused(&answered.active, ForwardError::UnaskedUpgrade, why));
         }
-        answered.judge();
-        let Exchange { mut response, active, region: serves, .. } = answered;
+        let early_close = settings.health.early_close;
+        if early_close.is_zero() || side == Side::Hub {
+            answered.judge();
+        }
+        let Exchange { mut response, active, region: serves, took, .. } = answered;
         region.served_by(&serves);
         let record = Record::new(
             self.shared.lines.get(),
@@ -218,6 +221,8 @@ impl Proxy {
             backend: hyper::upgrade::on(&mut response),
             record,
             idle_timeout: settings.tunnel_idle_timeout,
+            liveness: liveness(settings),
+            probation: took.map(|took| (took, early_close)),
             max_age: settings.max_tunnel_age,
             drain: drain.clone(),
             _count: count,
@@ -227,6 +232,12 @@ impl Proxy {
         self.conns.tasks.spawn(tunnel.run());
         Ok(asked.switching(response, serves.marks()))
     }
+}
+
+/// How the ends of tunnels are asked whether they are there, if they are.
+fn liveness(bounds: &Bounds) -> Option<Liveness> {
+    let (interval, timeout) = (bounds.tunnel_ping_interval, bounds.tunnel_pong_timeout);
+    (!interval.is_zero()).then_some(Liveness { interval, timeout })
 }
 
 fn state_upgrade(headers: &mut HeaderMap) {

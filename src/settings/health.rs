@@ -42,6 +42,10 @@ pub struct HealthSettings {
     pub window: Duration,
     /// … and the exchanges that it must have seen.
     pub min_requests: NonZeroU32,
+    /// A WebSocket that the backend ends without a Close, or with 1011 or 1014, so soon after its 101 counts as a failure; 0 for
+    /// none.
+    #[serde(with = "humantime_serde")]
+    pub early_close: Duration,
     /// Statuses of a backend's answers that count as failures, here and for the breaker.
     pub count_statuses: Statuses,
     /// The first ejection takes this long, each that follows too soon twice as long as the one before …
@@ -104,6 +108,7 @@ impl Default for HealthSettings {
             failure_percent: 50,
             window: Duration::from_secs(10),
             min_requests: NonZeroU32::MIN.saturating_add(20 - 1),
+            early_close: Duration::from_secs(5),
             count_statuses: Statuses::default(),
             eject: Duration::from_secs(10),
             eject_max: Duration::from_mins(5),

@@ -70,6 +70,12 @@ pub struct ProxySettings {
     /// A tunnel (WebSocket to a backend) on which nothing moves for this long is closed.
     #[serde(with = "humantime_serde")]
     pub tunnel_idle_timeout: Duration,
+    /// An end of a tunnel of which nothing has come for this long is sent a Ping; 0 for never …
+    #[serde(with = "humantime_serde")]
+    pub tunnel_ping_interval: Duration,
+    /// … and when nothing comes for this long after it, it is gone.
+    #[serde(with = "humantime_serde")]
+    pub tunnel_pong_timeout: Duration,
     /// A tunnel this old, less up to a fifth, is asked to connect anew: closed with 1012. Not set: never.
     #[serde(with = "humantime_serde")]
     pub max_tunnel_age: Option<Duration>,
@@ -142,6 +148,8 @@ impl Default for ProxySettings {
             pool_idle_timeout: Duration::from_secs(4),
             pool_max_idle: NonZeroUsize::MIN.saturating_add(256 - 1),
             tunnel_idle_timeout: Duration::from_hours(1),
+            tunnel_ping_interval: Duration::from_secs(30),
+            tunnel_pong_timeout: Duration::from_secs(30),
             max_tunnel_age: None,
             max_tunnels: NonZeroUsize::MIN.saturating_add(1_000_000 - 1),
             fail_timeout: Duration::from_secs(10),

@@ -1,12 +1,15 @@
 //! WebSocket tunnels to a region's backend: every path but the hub's (RFC 6455, section 4; RFC 9110, section 7.8).
 
+use std::time::Duration;
+
 use futures_util::{SinkExt as _, StreamExt as _};
 use tokio::net::TcpListener;
 use tokio_tungstenite::tungstenite::Message;
 
 use crate::harness::backend::{Backend, Step};
-use crate::harness::gateway::Gateway;
+use crate::harness::gateway::{Gateway, add_backend};
 use crate::harness::http::{Http, get};
+use crate::harness::relay::Relay;
 use crate::harness::{chat, eventually, within};
 
 const ASKING: &str = "x-region: 1\r\nConnection: keep-alive, Upgrade\r\nUpgrade: WebSocket\r\nSec-WebSocket-Version: 13\r\n\
@@ -127,9 +130,14 @@ async fn a_backend_that_dies_ends_its_tunnel() {
     backend.read_to("\r\n\r\n").await;
     backend.send(SWITCH).await;
     http.read_to("\r\n\r\n").await;
-    socket2::SockRef::from(&backend.stream).set_linger(Some(std::time::Duration::ZERO)).unwrap();
+    socket2::SockRef::from(&backend.stream).set_linger(Some(Duration::ZERO)).unwrap();
     drop(backend);
     http.rest().await;
+    no_tunnel(&gateway).await;
+}
+
+/// Waits until the metrics count no tunnel.
+async fn no_tunnel(gateway: &Gateway) {
     eventually("no tunnel is counted", async || {
         let text = get(gateway.admin(), "/metrics", "").await;
         text.text().lines().any(|line| {
@@ -140,4 +148,39 @@ async fn a_backend_that_dies_ends_its_tunnel() {
         })
     })
     .await;
+}
+
+/// A network that goes away without a word: the client has answered Pings until then, and both connections are given
+/// back; the backend is told.
+#[tokio::test]
+async fn a_client_that_vanishes_ends_its_tunnel() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let gateway = Gateway::start(|settings| {
+        add_backend(settings, "1", address);
+        settings.proxy.tunnel_ping_interval = Duration::from_millis(100);
+        settings.proxy.tunnel_pong_timeout = Duration::from_secs(1);
+    })
+    .await;
+    let relay = Relay::before(gateway.proxy()).await;
+    let backend = tokio::spawn(async move {
+        let (stream, _) = listener.accept().await.unwrap();
+        let mut socket = tokio_tungstenite::accept_async(stream).await.unwrap();
+        loop {
+            match socket.next().await.unwrap().unwrap() {
+                Message::Close(close) => return u16::from(close.unwrap().code),
+                Message::Ping(_) => {}
+                message => panic!("{message:?}"),
+            }
+        }
+    });
+    let mut socket = chat::open(relay.address(), "/live?region=1", &[]).await.unwrap();
+    for _ in 0..2 {
+        let asked = within("a ping", socket.next()).await.unwrap().unwrap();
+        assert!(asked.is_ping(), "{asked:?}");
+    }
+    relay.black_hole();
+    assert_eq!(within("the close", backend).await.unwrap(), 1001);
+    no_tunnel(&gateway).await;
+    assert!(relay.connections() > 0, "the client knows nothing of it");
 }

@@ -7,6 +7,7 @@ mod blame;
 mod bodies;
 mod clinic;
 mod course;
+mod early_close;
 mod editions;
 mod exchanges;
 mod failures;

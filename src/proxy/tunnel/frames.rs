@@ -10,12 +10,12 @@ const CONTINUATION: u8 = 0x0;
 const TEXT: u8 = 0x1;
 const BINARY: u8 = 0x2;
 const CLOSE: u8 = 0x8;
-const PING: u8 = 0x9;
-const PONG: u8 = 0xa;
+pub(super) const PING: u8 = 0x9;
+pub(super) const PONG: u8 = 0xa;
 const OPCODE: u8 = 0x0f;
 const CONTROL: u8 = 0x08;
-const FIN: u8 = 0x80;
-const MASKED: u8 = 0x80;
+pub(super) const FIN: u8 = 0x80;
+pub(super) const MASKED: u8 = 0x80;
 
 /// The longest payload of a control frame, and of a length in seven bits.
 const SHORT: u8 = 125;
@@ -63,6 +63,8 @@ pub(super) struct Frames {
     /// Bytes of that code that have come.
     code_bytes: u8,
     code: u16,
+    /// Pings that have passed, as a count that wraps.
+    pings: u16,
 }
 
 impl Frames {
@@ -77,6 +79,7 @@ impl Frames {
             mask: [0; 2],
             code_bytes: 0,
             code: 0,
+            pings: 0,
         }
     }
 
@@ -103,6 +106,11 @@ impl Frames {
     /// Frames that have passed in full.
     pub(super) fn count(&self) -> u64 {
         self.count
+    }
+
+    /// Pings that have passed in full, as a count that wraps.
+    pub(super) fn pings(&self) -> u16 {
+        self.pings
     }
 
     /// Whether a frame that begins with `byte` is a Close.
@@ -214,6 +222,7 @@ impl Frames {
         self.left -= u64::try_from(bytes.len()).unwrap_or(u64::MAX).min(self.left);
         if self.left == 0 {
             self.count += 1;
+            self.pings = self.pings.wrapping_add(u16::from(self.opcode == PING));
             self.place = if self.opcode == CLOSE { Place::Closed } else { Place::Opcode };
         }
     }

@@ -13,7 +13,7 @@ use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use tokio::time::{Instant, Sleep, sleep, sleep_until, timeout};
 
-use super::{EndedBy, Record, Tally, run};
+use super::{Clock, EndedBy, Liveness, Probation, Record, Tally, run};
 use crate::proxy::backends::{Active, Upstream};
 use crate::proxy::metrics::RegionSeries;
 use crate::shutdown::{Drain, Socket};
@@ -64,6 +64,11 @@ pub(in crate::proxy) struct Tunnel {
     pub(in crate::proxy) backend: OnUpgrade,
     pub(in crate::proxy) record: Record,
     pub(in crate::proxy) idle_timeout: Duration,
+    /// How its ends are asked whether they are there, if they are.
+    pub(in crate::proxy) liveness: Option<Liveness>,
+    /// From the choice of the backend until the 101, and how long the tunnel must last for it to count as an answer;
+    /// nothing, where that was told already.
+    pub(in crate::proxy) probation: Option<(Duration, Duration)>,
     /// The greatest age, where there is one.
     pub(in crate::proxy) max_age: Option<Duration>,
     pub(in crate::proxy) drain: Drain,
@@ -87,11 +92,15 @@ impl Tunnel {
     /// Waits until HTTP is done with both connections, then moves their bytes.
     async fn carry(&mut self, tally: &mut Tally) -> EndedBy {
         let turn = pin!(turn(&self.drain, &self.active.upstream, self.max_age.map(aged)));
+        let probation = self
+            .probation
+            .map(|(took, limit)| Box::new(Probation::begin(&self.active, took, limit)));
         let both = async { tokio::try_join!(&mut self.client, &mut self.backend) };
         match timeout(HANDOVER_TIMEOUT, both).await {
             Ok(Ok((client, backend))) => {
                 let (mut client, mut backend) = (TokioIo::new(client), TokioIo::new(backend));
-                run(&mut client, &mut backend, self.idle_timeout, turn, tally).await
+                let clock = Clock::new(self.idle_timeout, self.liveness, probation);
+                run(&mut client, &mut backend, clock, turn, tally).await
             }
             Ok(Err(error)) => {
                 tracing::debug!(target: "Proxy", "no tunnel after the handshake: {error}");

@@ -141,6 +141,8 @@ impl EndedBy {
             Self::Client => Ending::ClientClosed,
             Self::Backend => Ending::BackendClosed,
             Self::Idle => Ending::Idle,
+            Self::ClientLost => Ending::Lost,
+            Self::BackendLost => Ending::BackendLost,
             Self::Drain | Self::BackendDrain => Ending::Drained,
             Self::Age => Ending::Aged,
         }

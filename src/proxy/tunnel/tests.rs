@@ -3,7 +3,10 @@
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 use tokio::sync::oneshot;
 
+use super::goodbye::{ANSWER_TIMEOUT, GOODBYE_TIMEOUT};
 use super::*;
+
+mod silence;
 
 const HOUR: Duration = Duration::from_hours(1);
 
@@ -15,7 +18,8 @@ async fn run(
     turn: impl Future<Output = EndedBy>,
     tally: &mut Tally,
 ) -> EndedBy {
-    super::run(client, backend, idle_timeout, pin!(turn), tally).await
+    let clock = Clock::new(idle_timeout, None, None);
+    super::run(client, backend, clock, pin!(turn), tally).await
 }
 
 /// A turn that does not come.
@@ -266,7 +270,8 @@ async fn ends_that_are_closing_already_are_let_finish() {
 #[tokio::test]
 async fn an_idle_tunnel_is_small() {
     let (mut near, mut far, mut tally) = (tokio::io::empty(), tokio::io::empty(), Tally::default());
-    let mut turn = pin!(never());
-    let size = size_of_val(&super::run(&mut near, &mut far, HOUR, turn.as_mut(), &mut tally));
+    let liveness = Some(Liveness { interval: HOUR, timeout: HOUR });
+    let (clock, mut turn) = (Clock::new(HOUR, liveness, None), pin!(never()));
+    let size = size_of_val(&super::run(&mut near, &mut far, clock, turn.as_mut(), &mut tally));
     assert!(size <= 512, "{size} bytes");
 }

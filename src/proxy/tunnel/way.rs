@@ -1,8 +1,8 @@
-//! One direction of a tunnel: what is read is written, and a Close can be put between two frames.
+//! One direction of a tunnel: what is read is written, and a Close or a Ping can be put between two frames.
 //!
 //! What is read stands on the stack until it is written; only what the slower side did not take yet is kept, at most
 //! one read. After a Close of ours nothing more of the sender's is passed on (RFC 6455, 5.5.1); it is read all the
-//! same, for the sender's own Close is in it.
+//! same, for the sender's own Close is in it. The Pong to a Ping of ours goes no further than here.
 
 use std::io::ErrorKind;
 use std::mem::MaybeUninit;
@@ -13,6 +13,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::SERVICE_RESTART;
 use super::frames::{self, Frames, Writer};
+use super::ping::{self, Found, Payload, Sieve};
 
 /// Bytes of one read; also the most that is kept for a slow side.
 const CHUNK: usize = 8 * 1024;
@@ -35,6 +36,7 @@ pub(super) enum Farewell {
 }
 
 /// One direction.
+#[derive(Debug)]
 pub(super) struct Way {
     /// What was read, or is ours to say, and was not yet written.
     kept: Vec<u8>,
@@ -43,9 +45,21 @@ pub(super) struct Way {
     eof: bool,
     pub(super) done: bool,
     pub(super) farewell: Farewell,
+    /// What our Close says.
+    pub(super) code: u16,
+    /// A Ping that is to be put in at the next boundary.
+    pub(super) ping: Option<Payload>,
+    /// Waits for the Pong to a Ping that went the other way.
+    pub(super) sieve: Option<Box<Sieve>>,
+    /// The receiver takes nothing more at the moment.
+    pub(super) blocked: bool,
+    /// How often it took more after that.
+    pub(super) relieved: u32,
     /// Who writes what goes this way.
     writer: Writer,
-    /// Bytes that were read.
+    /// All bytes that were read …
+    pub(super) heard: u64,
+    /// … and those of them that were meant for the receiver.
     pub(super) moved: u64,
     pub(super) frames: Frames,
 }
@@ -59,7 +73,13 @@ impl Way {
             eof: false,
             done: false,
             farewell: Farewell::No,
+            code: SERVICE_RESTART,
+            ping: None,
+            sieve: None,
+            blocked: false,
+            relieved: 0,
             writer,
+            heard: 0,
             moved: 0,
             frames: Frames::new(writer),
         }
@@ -80,6 +100,9 @@ impl Way {
             if self.frames.is_boundary() && self.is_due() {
                 self.say_farewell();
             }
+            if self.frames.is_boundary() && self.farewell == Farewell::No && !self.eof {
+                self.say_ping();
+            }
             ready!(self.poll_kept(to, cx))?;
             if self.farewell == Farewell::Said && (self.eof || self.frames.closed().is_some()) {
                 ready!(self.poll_flush(to, cx))?;
@@ -98,7 +121,7 @@ impl Way {
             match Pin::new(&mut *from).poll_read(cx, &mut read) {
                 Poll::Ready(Ok(())) if read.filled().is_empty() => self.eof = true,
                 Poll::Ready(Ok(())) => {
-                    self.moved += u64::try_from(read.filled().len()).unwrap_or(u64::MAX);
+                    self.heard += u64::try_from(read.filled().len()).unwrap_or(u64::MAX);
                     self.pass(read.filled(), to, cx)?;
                 }
                 // TLS without its own end: the frames say whether something is missing.
@@ -134,9 +157,17 @@ impl Way {
         W: AsyncWrite + Unpin,
     {
         while let Some(rest) = self.kept.get(self.written..).filter(|rest| !rest.is_empty()) {
-            match ready!(Pin::new(&mut *to).poll_write(cx, rest)) {
-                Ok(0) | Err(_) => return Poll::Ready(Err(Broken::To)),
-                Ok(count) => self.written += count,
+            match Pin::new(&mut *to).poll_write(cx, rest) {
+                Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(Err(Broken::To)),
+                Poll::Ready(Ok(count)) => {
+                    self.written += count;
+                    self.relieved =
+                        self.relieved.wrapping_add(u32::from(std::mem::take(&mut self.blocked)));
+                }
+                Poll::Pending => {
+                    self.blocked = true;
+                    return Poll::Pending;
+                }
             }
         }
         if !self.kept.is_empty() {
@@ -153,9 +184,24 @@ impl Way {
 
     /// Puts our Close behind everything that was passed on.
     fn say_farewell(&mut self) {
-        let (bytes, length) = frames::close(self.writer, SERVICE_RESTART);
+        let (bytes, length) = frames::close(self.writer, self.code);
         self.kept.extend(bytes.iter().take(length));
         self.unflushed = true;
+        self.farewell = Farewell::Said;
+    }
+
+    /// Puts the Ping that is due behind everything that was passed on.
+    fn say_ping(&mut self) {
+        if let Some(payload) = self.ping.take() {
+            let (bytes, length) = ping::ping(self.writer, payload);
+            self.kept.extend(bytes.iter().take(length));
+            self.unflushed = true;
+        }
+    }
+
+    /// From here on nothing is passed on, and nothing said.
+    pub(super) fn mute(&mut self) {
+        (self.kept, self.written, self.unflushed) = (Vec::new(), 0, false);
         self.farewell = Farewell::Said;
     }
 
@@ -164,17 +210,62 @@ impl Way {
     where
         W: AsyncWrite + Unpin,
     {
-        let mut passed = 0;
+        let joined = self.sieve.as_deref_mut().and_then(Sieve::release).map(|mut held| {
+            held.extend_from_slice(data);
+            held
+        });
+        let data = joined.as_deref().unwrap_or(data);
+        // What lies between is followed and not yet written.
+        let (mut written, mut passed) = (0, 0);
         while let Some(rest) = data.get(passed..).filter(|rest| !rest.is_empty()) {
             if self.leaves_before(rest) {
-                self.write(data.get(..passed).unwrap_or_default(), to, cx)?;
+                self.write(data.get(written..passed).unwrap_or_default(), to, cx)?;
                 self.say_farewell();
                 self.swallow(rest);
                 return Ok(());
             }
-            passed += self.frames.follow(rest);
+            if self.is_between() {
+                let found = self.sieve.as_ref().map(|sieve| sieve.look(self.writer, rest));
+                if self.ping.is_some() || !matches!(found, None | Some(Found::Other)) {
+                    self.write(data.get(written..passed).unwrap_or_default(), to, cx)?;
+                    written = passed;
+                    self.say_ping();
+                }
+                match (found, &mut self.sieve) {
+                    (Some(Found::Perhaps), Some(sieve)) => {
+                        sieve.hold(rest);
+                        return Ok(());
+                    }
+                    (Some(Found::Ours(length)), sieve) => {
+                        // It stays for the answers to others.
+                        sieve.take_if(|sieve| sieve.answered());
+                        passed += length;
+                        written = passed;
+                        continue;
+                    }
+                    _ => {}
+                }
+            }
+            passed += self.follow(rest);
         }
-        if self.farewell == Farewell::Said { Ok(()) } else { self.write(data, to, cx) }
+        if self.farewell == Farewell::Said {
+            return Ok(());
+        }
+        self.write(data.get(written..).unwrap_or_default(), to, cx)
+    }
+
+    /// Whether something of ours may be put in or taken out here, and there is reason to look.
+    fn is_between(&self) -> bool {
+        (self.ping.is_some() || self.sieve.is_some())
+            && self.farewell != Farewell::Said
+            && self.frames.is_boundary()
+    }
+
+    /// Follows what is the receiver's to the end of a frame.
+    fn follow(&mut self, rest: &[u8]) -> usize {
+        let taken = self.frames.follow(rest);
+        self.moved += u64::try_from(taken).unwrap_or(u64::MAX);
+        taken
     }
 
     /// Whether our Close belongs before these bytes.
@@ -191,7 +282,7 @@ impl Way {
     /// Follows what nobody gets any more.
     fn swallow(&mut self, mut rest: &[u8]) {
         while !rest.is_empty() {
-            let taken = self.frames.follow(rest);
+            let taken = self.follow(rest);
             rest = rest.get(taken..).unwrap_or_default();
         }
     }
@@ -201,12 +292,20 @@ impl Way {
     where
         W: AsyncWrite + Unpin,
     {
+        if data.is_empty() {
+            return Ok(());
+        }
         self.unflushed = true;
+        if !self.kept.is_empty() {
+            self.kept.extend_from_slice(data);
+            return Ok(());
+        }
         while !data.is_empty() {
             match Pin::new(&mut *to).poll_write(cx, data) {
                 Poll::Ready(Ok(0) | Err(_)) => return Err(Broken::To),
                 Poll::Ready(Ok(count)) => data = data.get(count..).unwrap_or_default(),
                 Poll::Pending => {
+                    self.blocked = true;
                     self.kept.extend_from_slice(data);
                     break;
                 }
