@@ -15,6 +15,10 @@ mod draw;
 mod embedded;
 mod message;
 mod metrics;
+/// Ports that are known before anybody listens, for the tests here and in other parts.
+#[cfg(test)]
+#[path = "../../tests/it/harness/port.rs"]
+pub(crate) mod port;
 mod presence;
 mod probe_age;
 #[cfg(test)]

@@ -11,7 +11,7 @@ use tokio::sync::Notify;
 use super::{Deliver, Gap, SeatNumber, Seq};
 
 /// Nothing here takes long; what does not come in this time does not come.
-pub(super) const PATIENCE: Duration = Duration::from_secs(20);
+pub(super) const PATIENCE: Duration = Duration::from_mins(1);
 
 /// Writes down everything that is delivered.
 #[derive(Default)]

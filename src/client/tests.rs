@@ -15,7 +15,7 @@ use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 use super::{Address, Client, Draft, Event, Options, Start};
 
 async fn within<T>(future: impl Future<Output = T>) -> T {
-    timeout(Duration::from_secs(20), future).await.expect("waited in vain")
+    timeout(Duration::from_mins(1), future).await.expect("waited in vain")
 }
 
 struct Server {

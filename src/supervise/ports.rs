@@ -67,10 +67,20 @@ impl Ports {
 mod tests {
     use super::*;
 
+    /// A port that somebody has, with four behind it that nobody has, nor is given by the system.
+    fn first_of_five() -> TcpListener {
+        let bind = |port| TcpListener::bind((Ipv4Addr::LOCALHOST, port)).ok();
+        let five = |_| {
+            let first = fastrand::u16(BELOW_EPHEMERAL);
+            (first..first + 5).map(bind).collect::<Option<Vec<_>>>()
+        };
+        (0..ASKS).find_map(five).expect("five free ports in a row").swap_remove(0)
+    }
+
     #[test]
     fn a_port_is_given_out_once_and_comes_back() {
         let ports = Ports::default();
-        let held = TcpListener::bind("127.0.0.1:0").unwrap();
+        let held = first_of_five();
         let taken = held.local_addr().unwrap().port();
         // Of a range whose first port somebody else has, the others.
         let base = NonZeroU16::new(taken);

@@ -82,6 +82,6 @@ mod tests {
             }
         };
         let both = async { tokio::join!(wait(port, "/up"), serve) };
-        timeout(Duration::from_secs(20), both).await.unwrap();
+        timeout(Duration::from_mins(1), both).await.unwrap();
     }
 }

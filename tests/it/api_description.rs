@@ -105,7 +105,7 @@ async fn the_description_says_what_is_answered() {
         settings.bus.redis.host = Some("127.0.0.1".into());
         settings.bus.redis.port = redis.port();
         settings.api.max_body_bytes = NonZeroUsize::new(150_000).unwrap();
-        settings.api.body_timeout = std::time::Duration::from_millis(500);
+        settings.api.body_timeout = std::time::Duration::from_millis(1_500);
     })
     .await;
     ready(&gateway).await;

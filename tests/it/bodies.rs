@@ -6,6 +6,7 @@ use std::time::Duration;
 use crate::harness::backend::{Backend, Step};
 use crate::harness::gateway::{Gateway, add_backend};
 use crate::harness::http::{Http, exchange};
+use crate::harness::port::Port;
 use crate::harness::{eventually, within};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
@@ -121,10 +122,8 @@ async fn a_client_may_wait_for_100_continue() {
 /// Row 40 (RFC 9110, sections 15.6.3 to 15.6.5).
 #[tokio::test]
 async fn a_backend_that_refuses_is_a_bad_gateway() {
-    // Bound, and so nobody else's; not listening, and so refusing.
-    let socket = tokio::net::TcpSocket::new_v4().unwrap();
-    socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
-    let gateway = Gateway::before(socket.local_addr().unwrap()).await;
+    let dead = Port::reserve();
+    let gateway = Gateway::before(dead.address()).await;
     for _ in 0..3 {
         let answer = exchange(gateway.proxy(), GET).await;
         assert_eq!((answer.status, answer.code().as_str()), (502, "bad_gateway"));
@@ -149,12 +148,10 @@ async fn a_backend_that_stalls_within_its_answer_is_cut() {
 
 #[tokio::test]
 async fn the_next_backend_serves_what_the_first_refused() {
-    let socket = tokio::net::TcpSocket::new_v4().unwrap();
-    socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
-    let dead = socket.local_addr().unwrap();
+    let dead = Port::reserve();
     let alive = Backend::saying("alive").await;
     let gateway = Gateway::start(|settings| {
-        add_backend(settings, "1", dead);
+        add_backend(settings, "1", dead.address());
         add_backend(settings, "1", alive.address);
     })
     .await;
@@ -177,7 +174,7 @@ async fn a_backup_is_used_only_when_the_primary_is_not_there() {
     for _ in 0..5 {
         assert_eq!(exchange(gateway.proxy(), GET).await.text(), "primary");
     }
-    drop(primary);
+    let _dead = primary.kill().await;
     eventually("the backup", async || {
         let answer = exchange(gateway.proxy(), GET).await;
         answer.status == 200 && answer.text() == "backup"

@@ -3,14 +3,15 @@
 use std::net::SocketAddr;
 
 use serde_json::{Value, json};
-
+use tokio::net::TcpListener;
 use tokio::process::Command;
 
 use crate::harness::chat::Chat;
 use crate::harness::gateway::Gateway;
 use crate::harness::http::get;
+use crate::harness::port::Port;
 use crate::harness::redis::RedisServer;
-use crate::harness::talk::{Talk, command, free_port, ran};
+use crate::harness::talk::{Talk, command, ran};
 use crate::harness::{eventually, within};
 
 pub(crate) async fn join(proxy: SocketAddr, user: &str) -> Chat {
@@ -50,7 +51,9 @@ async fn a_message_is_acknowledged_and_heard() {
 
 #[tokio::test]
 async fn a_message_comes_through_when_the_gateway_starts() {
-    let (port, listener) = free_port().await;
+    let reserved = Port::reserve();
+    let (port, listener) =
+        (reserved.number(), TcpListener::bind(reserved.address()).await.unwrap());
     let send = Talk::start(port, &["send", "--to", "bob", "--id", "c1", "at last"]);
     // The first attempt is cut, the next find nobody.
     drop(within("an attempt", listener.accept()).await.unwrap());
@@ -201,8 +204,8 @@ async fn what_the_inbox_holds_is_printed_where_there_is_nothing_to_say() {
 #[tokio::test]
 async fn a_conversation_survives_a_restart_of_the_gateway() {
     let redis = RedisServer::start().await;
-    let (port, listener) = free_port().await;
-    drop(listener);
+    let reserved = Port::reserve();
+    let port = reserved.number();
     let node = || async {
         let gateway = Gateway::start(|settings| {
             settings.proxy.port = port;
@@ -287,7 +290,8 @@ async fn tls_before(gateway: SocketAddr) -> (u16, String) {
         .with_single_cert(vec![certified.cert.der().clone()], key.into())
         .unwrap();
     let acceptor = tokio_rustls::TlsAcceptor::from(std::sync::Arc::new(config));
-    let (port, listener) = free_port().await;
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
     tokio::spawn(async move {
         while let Ok((outer, _)) = listener.accept().await {
             let acceptor = acceptor.clone();
@@ -308,10 +312,11 @@ async fn over_tls_only_a_trusted_gateway_is_talked_to() {
     let (_, other) = tls_before(gateway.proxy()).await;
     let folder = tempfile::tempdir().unwrap();
     let url = format!("https://localhost:{port}");
-    let send = ["send", "--to", "bob", "--id", "c1", "--timeout", "3s", "--url", &url, "hi"];
-    for (trusted, code, said) in
-        [(other, 1, "no trusted TLS with localhost"), (certificate, 0, "sent c1 to bob (seq 1)")]
-    {
+    for (trusted, time, code, said) in [
+        (other, "3s", 1, "no trusted TLS with localhost"),
+        (certificate, "1m", 0, "sent c1 to bob (seq 1)"),
+    ] {
+        let send = ["send", "--to", "bob", "--id", "c1", "--timeout", time, "--url", &url, "hi"];
         let file = folder.path().join("roots.pem");
         std::fs::write(&file, trusted).unwrap();
         let talk = Talk::spawn(command(1, &send).env("SSL_CERT_FILE", &file));

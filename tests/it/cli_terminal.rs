@@ -9,7 +9,7 @@ use tokio::sync::mpsc;
 use crate::cli_talk::join;
 use crate::harness::gateway::Gateway;
 use crate::harness::talk::command;
-use crate::harness::within;
+use crate::harness::{DEADLINE, within};
 
 /// A terminal, as its other side sees it.
 struct Terminal {
@@ -52,7 +52,7 @@ impl Terminal {
 
     /// Waits until `text` was printed, and forgets what came up to it.
     async fn shows(&mut self, text: &str) {
-        let seen = within("the screen", async {
+        let seen = async {
             loop {
                 if let Some((_, after)) = self.seen.split_once(text) {
                     return Ok(after.to_owned());
@@ -62,8 +62,8 @@ impl Terminal {
                     None => return Err(()),
                 }
             }
-        });
-        let waited = tokio::time::timeout(std::time::Duration::from_secs(15), seen).await;
+        };
+        let waited = tokio::time::timeout(DEADLINE, seen).await;
         self.seen = waited
             .unwrap_or(Err(()))
             .unwrap_or_else(|()| panic!("{text:?} is not in {:?}", self.seen));

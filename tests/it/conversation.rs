@@ -13,7 +13,7 @@ async fn two_users_in_two_regions_talk_both_ways() {
     let mut bob = Chat::at(gateway.proxy(), "/ws?userId=bob&region=2").await;
     assert_eq!(alice.welcome["region"], "1");
     assert_eq!(alice.welcome["userId"], "alice");
-    assert_eq!(alice.welcome["pingIntervalMs"], 30_000);
+    assert_eq!(alice.welcome["pingIntervalMs"], 600_000);
     assert_eq!(alice.welcome["maxTextBytes"], 16_384);
     assert_eq!(alice.welcome["seq"], 0);
     let ack = alice.say("bob", "hi \u{1f600}", "c1").await;

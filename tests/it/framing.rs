@@ -85,8 +85,8 @@ async fn slow_clients_are_closed_in_every_phase_and_others_are_not() {
     let backend = Backend::scripted([ok(&big)]).await;
     let gateway = Gateway::start(|settings| {
         add_backend(settings, "1", backend.address);
-        settings.proxy.header_timeout = std::time::Duration::from_millis(400);
-        settings.proxy.body_idle_timeout = std::time::Duration::from_millis(400);
+        settings.proxy.header_timeout = std::time::Duration::from_secs(1);
+        settings.proxy.body_idle_timeout = std::time::Duration::from_secs(1);
     })
     .await;
     // A reader that takes nothing of a large answer: the backend's connection must not be held for ever.

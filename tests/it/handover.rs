@@ -14,6 +14,7 @@ use tokio::process::Command;
 use crate::harness::backend::Backend;
 use crate::harness::chat::Chat;
 use crate::harness::http::{Http, get};
+use crate::harness::port::Port;
 use crate::harness::{eventually, within};
 use crate::running::Process;
 
@@ -152,8 +153,8 @@ async fn the_launcher_of_systemd_hands_its_socket_over() {
     const LAUNCHER: &str = "/usr/bin/systemd-socket-activate";
     assert!(Path::new(LAUNCHER).exists(), "{LAUNCHER} is missing: apt-get install systemd");
     let backend = Backend::saying("hello").await;
-    let (free, address) = socket();
-    drop(free);
+    let port = Port::reserve();
+    let address = port.address();
     let mut command = Command::new(LAUNCHER);
     command.args(["-l", &address.to_string(), "--fdname=proxy", "-E", "NODE_ENV=production"]);
     command.args(["-E", "ADMIN_PORT=0", "-E", "API_PORT=0", env!("CARGO_BIN_EXE_meridian")]);

@@ -1,7 +1,7 @@
 //! Backends that fall ill: real nginx, stopped, spoilt and brought back, and what the admin listener says of them.
 
 use std::fs;
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::num::NonZeroU32;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
@@ -15,12 +15,14 @@ use tokio_tungstenite::tungstenite::Message;
 
 use crate::harness::gateway::{Gateway, add_backend};
 use crate::harness::http::get;
+use crate::harness::port::Port;
 use crate::harness::{chat, eventually, within};
 
 /// An nginx of one process that says its name; it is ill while the file `ill` is there.
 struct Nginx {
     name: &'static str,
     address: SocketAddr,
+    _port: Port,
     folder: tempfile::TempDir,
     process: Option<Child>,
 }
@@ -33,10 +35,10 @@ impl Drop for Nginx {
 
 impl Nginx {
     async fn start(name: &'static str) -> Self {
-        // Bound a moment ago, so that nobody else gets it now.
-        let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let port = Port::reserve();
+        let address = port.address();
         let folder = tempfile::tempdir().unwrap();
-        let mut nginx = Self { name, address, folder, process: None };
+        let mut nginx = Self { name, address, _port: port, folder, process: None };
         nginx.run().await;
         nginx
     }
@@ -157,7 +159,7 @@ async fn exchanges_find_out_that_nginx_is_ill() {
     let (one, two) = (Nginx::start("one").await, Nginx::start("two").await);
     let gateway = Gateway::start(|settings| {
         settings.health.count_statuses = "503".parse().unwrap();
-        settings.health.eject = Duration::from_secs(1);
+        settings.health.eject = Duration::from_secs(3);
         add_backend(settings, "1", one.address);
         add_backend(settings, "1", two.address);
     })

@@ -9,6 +9,7 @@ use tokio::time::timeout;
 
 use crate::harness::browser::{Browser, Tab};
 use crate::harness::gateway::Gateway;
+use crate::harness::port::Port;
 
 fn page_from_disk() -> String {
     format!("file://{}/client/index.html", env!("CARGO_MANIFEST_DIR"))
@@ -72,9 +73,8 @@ async fn each_field_says_in_words_what_is_wrong() {
 async fn a_dead_port_is_told_in_words_and_tried_again_until_disconnect() {
     let browser = Browser::start().await;
     let tab = browser.open(&page_from_disk()).await;
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap();
-    drop(listener);
+    let port = Port::reserve();
+    let address = port.address();
     serve(&tab, &format!("ws://{address}/ws")).await;
     tab.fill("User", "alice").await;
     tab.fill("Region", "1").await;
@@ -84,7 +84,7 @@ async fn a_dead_port_is_told_in_words_and_tried_again_until_disconnect() {
     tab.wait_for_text("#status", "Reconnecting in ").await;
 
     let listener = TcpListener::bind(address).await.unwrap();
-    let again = timeout(Duration::from_secs(30), listener.accept()).await;
+    let again = timeout(Duration::from_mins(1), listener.accept()).await;
     assert!(again.is_ok(), "the page gave up");
     tab.click("Disconnect").await;
     assert_eq!(tab.texts("#status").await, ["Disconnected"]);

@@ -310,9 +310,9 @@ async fn sockets_survive_a_thousand_reloads_in_flat_memory() {
         operator.send(post("/reload")).await;
         let report = operator.answer("POST").await.json();
         assert_eq!(report["result"], "applied", "{report}");
-        if number % 100 == 0 {
-            chat.say("alice", "hi", &format!("c{number}")).await;
-            chat.hears_type("message").await;
+        // Often enough to be kept, and to answer the hub's pings, however slow the machine is.
+        if number % 10 == 0 {
+            chat.notes("alice", "hi", &format!("c{number}")).await;
             tunnel.send(Message::text(number.to_string())).await.unwrap();
             let back = within("the echo", tunnel.next()).await.unwrap().unwrap();
             assert_eq!(back, Message::text(number.to_string()));

@@ -358,7 +358,7 @@ async fn each_exchange_leaves_one_line() {
         socket.close(None).await.unwrap();
         within("the close", async { while let Some(Ok(_)) = socket.next().await {} }).await;
         let mut alice = Chat::at(proxy, "/ws?userId=alice&region=1").await;
-        alice.say("alice", "note", "c1").await;
+        alice.notes("alice", "note", "c1").await;
         alice.socket.close(None).await.unwrap();
         alice.closed().await;
         get(proxy, "/path", "x-region: nowhere\r\n").await;

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use crate::harness::eventually;
 use crate::harness::http::{Http, get};
+use crate::harness::port::Port;
 use crate::harness::supervised::Supervised;
 
 const TWO_NODES: &str = "command = \"node server.js\"\ninstances = 2\nenv = [\"OWN=yes\"]";
@@ -164,7 +165,7 @@ async fn a_program_that_cannot_be_run_says_why() {
 #[tokio::test]
 async fn nobody_is_sent_to_an_instance_that_is_not_ready() {
     let gateway = Supervised::start(
-        "command = \"node server.js\"\nready_path = \"/up\"\nenv = [\"LATE=1500\"]",
+        "command = \"node server.js\"\nready_path = \"/up\"\nenv = [\"LATE=4000\"]",
     )
     .await;
     gateway.says("listening").await;
@@ -181,7 +182,8 @@ async fn nobody_is_sent_to_an_instance_that_is_not_ready() {
 
 #[tokio::test]
 async fn ports_are_those_that_were_asked_for() {
-    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let port = Port::reserve();
+    let free = port.number();
     let gateway =
         Supervised::start(&format!("command = \"node server.js\"\nport_base = {free}")).await;
     gateway.has_up(1).await;

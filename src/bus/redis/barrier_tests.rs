@@ -111,7 +111,7 @@ async fn a_barrier_ends_with_its_connection() {
     }
     primary.run(&["CLIENT", "KILL", "TYPE", "normal"]).await;
     assert!(publish.await.is_err());
-    assert!(began.elapsed() < Duration::from_secs(5), "refused after {:?}", began.elapsed());
+    assert!(began.elapsed() < Duration::from_secs(15), "refused after {:?}", began.elapsed());
     node.up().await;
     node.stop().await;
 }

@@ -13,7 +13,7 @@ use crate::bus::relay::Relay;
 const INTERVAL: Duration = Duration::from_millis(400);
 
 /// Two intervals, and what a busy machine takes.
-const NOTICED: Duration = Duration::from_millis(2 * 400 + 300);
+const NOTICED: Duration = Duration::from_millis(2 * 400 + 1_000);
 
 async fn behind(relay: &Relay) -> Node {
     let mut settings = settings(&format!("redis://127.0.0.1:{}", relay.port()), COMMAND_TIMEOUT);

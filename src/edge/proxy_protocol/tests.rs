@@ -135,7 +135,7 @@ async fn received(pieces: Vec<Vec<u8>>) -> (Result<Option<SocketAddr>, Unreceive
     };
     let receive = async {
         let (mut stream, _) = listener.accept().await.unwrap();
-        let outcome = receive(&stream, Duration::from_secs(5)).await;
+        let outcome = receive(&stream, Duration::from_mins(1)).await;
         let mut rest = Vec::new();
         stream.read_to_end(&mut rest).await.unwrap();
         (outcome, rest)

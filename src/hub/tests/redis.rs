@@ -14,10 +14,11 @@ use crate::bus::{Bus, BusState};
 use crate::observability::Registry;
 use crate::settings::{BusSettings, DeliveryMode, HubSettings, RedisSettings, Secret};
 
-const PATIENCE: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_mins(1);
 
-/// A command waits this long here, so that a server that hangs costs a test little.
-const COMMAND_TIMEOUT: Duration = Duration::from_millis(500);
+/// A command waits this long here: a server that hangs costs a test little, and one that is slow on a busy machine is
+/// waited for.
+const COMMAND_TIMEOUT: Duration = Duration::from_millis(1_500);
 
 /// A hub on a Redis bus at work.
 struct Node {
@@ -153,11 +154,11 @@ async fn a_history_that_is_wiped_under_a_live_socket_is_told() {
 async fn a_join_that_takes_longer_than_a_pong_may_closes_nobody() {
     let redis = RedisServer::start().await;
     let hub = HubSettings {
-        ping_interval: Duration::from_millis(150),
-        pong_timeout: Duration::from_millis(100),
+        ping_interval: Duration::from_millis(500),
+        pong_timeout: Duration::from_millis(400),
         ..HubSettings::default()
     };
-    let node = Node::start_with(&redis, &hub, Duration::from_secs(1)).await;
+    let node = Node::start_with(&redis, &hub, COMMAND_TIMEOUT).await;
     redis.pause();
     let (mut bob, welcome) = node.house.join("userId=bob").await;
     assert_eq!((&welcome["epoch"], &welcome["resumed"]), (&json!(""), &json!(false)));
@@ -180,8 +181,9 @@ async fn taken(node: &Node, user: &str, id: &str) {
 async fn a_crowd_misses_nothing_where_all_are_interrupted_at_once() {
     const CROWD: usize = 1_500;
     let redis = RedisServer::start().await;
-    // Nobody reads for as long as the whole crowd joins: a ping would find no answer.
-    let hub = HubSettings { ping_interval: Duration::from_mins(10), ..HubSettings::default() };
+    // Nobody reads for as long as the whole crowd joins: a ping, and the first comes at any moment, finds no answer.
+    let long = Duration::from_mins(10);
+    let hub = HubSettings { ping_interval: long, pong_timeout: long, ..HubSettings::default() };
     let start = || Node::start_with(&redis, &hub, PATIENCE);
     let (crowd, speaker) = (start().await, start().await);
     let names: Vec<_> = (0..CROWD).map(|user| format!("user{user}")).collect();

@@ -274,6 +274,8 @@ mod tests {
         let (_folder, path) = folder();
         let mut log = LogFile::open(&path, Rotation { daily: true, ..NEVER }).unwrap();
         let today = SystemTime::now();
+        // Should midnight have come in between.
+        log.day = day(today);
         log.write(b"today\n", today).unwrap();
         log.write(b"today, too\n", today).unwrap();
         log.write(b"tomorrow\n", today + Duration::from_secs(DAY)).unwrap();

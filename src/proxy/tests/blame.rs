@@ -29,7 +29,7 @@ fn state(gateway: &Gateway) -> &'static str {
 #[tokio::test]
 async fn a_reader_that_takes_too_long_does_not_eject_the_backend() {
     let backend = Backend::start().await;
-    let limit = Duration::from_millis(300);
+    let limit = Duration::from_millis(700);
     let bounds = |bounds: &mut Bounds| bounds.proxy.total_timeout = Some(limit);
     let gateway = strict_judge(&[&backend.url()], 1, bounds).await;
     let mut client = gateway.connect().await;

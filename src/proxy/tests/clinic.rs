@@ -147,7 +147,7 @@ pub(super) struct Clinic {
 fn quick(settings: &mut Settings) {
     let health = &mut settings.health;
     health.interval = Duration::from_millis(50);
-    health.timeout = Duration::from_millis(500);
+    health.timeout = Duration::from_secs(5);
     (health.rise, health.fall) = (std::num::NonZeroU32::MIN, std::num::NonZeroU32::MIN);
     health.passive = false;
     health.eject = Duration::from_mins(1);

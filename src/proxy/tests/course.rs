@@ -7,7 +7,7 @@ const UPGRADE: &str = "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocke
 
 #[tokio::test]
 async fn the_next_region_serves_and_both_sides_are_told() {
-    let (dead, other) = (dead_url().await, Backend::start().await);
+    let (dead, other) = (dead_url(), Backend::start().await);
     let regions = [("1", region(&[&dead], "ordered:2")), ("2", region(&[&other.url()], "strict"))];
     let gateway = Gateway::among(&regions, |_| {}).await;
     let mut client = gateway.connect().await;
@@ -30,7 +30,7 @@ async fn the_next_region_serves_and_both_sides_are_told() {
 
 #[tokio::test]
 async fn a_strict_border_is_not_crossed() {
-    let (dead, other) = (dead_url().await, Backend::start().await);
+    let (dead, other) = (dead_url(), Backend::start().await);
     let regions = [("1", region(&[&dead], "strict")), ("2", region(&[&other.url()], "any"))];
     let gateway = Gateway::among(&regions, |_| {}).await;
     let mut client = gateway.connect().await;
@@ -45,7 +45,7 @@ async fn a_strict_border_is_not_crossed() {
 
 #[tokio::test]
 async fn there_is_no_chain_and_a_circle_does_no_harm() {
-    let (one, two, three) = (dead_url().await, dead_url().await, Backend::start().await);
+    let (one, two, three) = (dead_url(), dead_url(), Backend::start().await);
     let regions = [
         ("1", region(&[&one], "ordered:2")),
         ("2", region(&[&two], "ordered:1,3")),
@@ -201,7 +201,7 @@ async fn a_handshake_that_fails_goes_to_the_next() {
 async fn an_attempt_is_short_while_another_could_follow() {
     let (one, two) = (Backend::start().await, Backend::start().await);
     let regions = [("1", region(&[&one.url(), &two.backup()], "strict"))];
-    let soon = |bounds: &mut Bounds| bounds.retry.try_timeout = Some(Duration::from_millis(50));
+    let soon = |bounds: &mut Bounds| bounds.retry.try_timeout = Some(Duration::from_millis(500));
     let gateway = Gateway::among(&regions, soon).await;
     let mut client = gateway.connect().await;
     client.say("GET / HTTP/1.1\r\nHost: a\r\n\r\n").await;
@@ -218,7 +218,7 @@ async fn an_attempt_is_short_while_another_could_follow() {
 async fn the_whole_exchange_has_its_time() {
     let backend = Backend::start().await;
     let soon = |settings: &mut ProxySettings| {
-        settings.total_timeout = Some(Duration::from_millis(100));
+        settings.total_timeout = Some(Duration::from_secs(1));
     };
     let gateway = Gateway::start(&[&backend.url()], soon).await;
     // Before the head.

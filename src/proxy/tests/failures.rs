@@ -67,7 +67,7 @@ async fn a_get_on_a_new_connection_is_sent_once() {
 
 #[tokio::test]
 async fn one_that_refuses_is_followed_by_the_next_and_passed_over_for_a_while() {
-    let (dead, alive) = (dead_url().await, Backend::start().await);
+    let (dead, alive) = (dead_url(), Backend::start().await);
     let gateway = Gateway::start(&[&dead, &alive.url()], |_| {}).await;
     let mut client = gateway.connect().await;
     let mut kept: Option<Peer> = None;
@@ -89,7 +89,7 @@ async fn one_that_refuses_is_followed_by_the_next_and_passed_over_for_a_while() 
 
 #[tokio::test]
 async fn a_backup_serves_when_no_primary_does() {
-    let (dead, backup) = (dead_url().await, Backend::start().await);
+    let (dead, backup) = (dead_url(), Backend::start().await);
     let url = format!("backup:{}", backup.url());
     let gateway = Gateway::start(&[&url, &dead], |_| {}).await;
     let mut client = gateway.connect().await;
@@ -101,7 +101,7 @@ async fn a_backup_serves_when_no_primary_does() {
 
 #[tokio::test]
 async fn refusal_everywhere_is_a_bad_gateway() {
-    let (one, two) = (dead_url().await, dead_url().await);
+    let (one, two) = (dead_url(), dead_url());
     for backends in [&[&*one][..], &[&*one, &*two]] {
         let gateway = Gateway::start(backends, |_| {}).await;
         let mut client = gateway.connect().await;
@@ -129,7 +129,7 @@ async fn a_name_without_address_is_a_bad_gateway() {
 async fn silence_is_a_timeout_and_gives_the_connection_up() {
     let backend = Backend::start().await;
     let soon = |settings: &mut ProxySettings| {
-        settings.first_byte_timeout = Duration::from_millis(50);
+        settings.first_byte_timeout = Duration::from_millis(200);
     };
     let gateway = Gateway::start(&[&backend.url()], soon).await;
     for request in [

@@ -72,7 +72,7 @@ async fn a_breaker_answers_for_a_backend_and_lets_trials_find_out() {
         s.breaker = BreakerSettings {
             enabled: true,
             consecutive: 3,
-            open: Duration::from_millis(100),
+            open: Duration::from_secs(1),
             ..BreakerSettings::default()
         };
     })

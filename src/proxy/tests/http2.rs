@@ -216,7 +216,7 @@ async fn a_backend_that_has_only_http_1_1_gets_that_over_tls() {
 async fn those_who_wait_for_a_dial_share_its_fate() {
     let (authority, backend) = (Authority::new(), Backend::start().await);
     let mut settings = authority.trusted();
-    settings.proxy.tls_timeout = Duration::from_millis(200);
+    settings.proxy.tls_timeout = Duration::from_secs(1);
     let gateway = Gateway::of(region(backend.https(), true), settings).await;
     let (mut one, mut other) = (gateway.connect().await, gateway.connect().await);
     one.say(GET).await;

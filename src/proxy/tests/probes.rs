@@ -47,6 +47,7 @@ async fn a_probe_that_hangs_ends_and_is_never_two() {
     let clinic = Clinic::start(&[&ill], |s| {
         s.health.active = ProbeKind::Http;
         s.health.interval = Duration::from_millis(1);
+        s.health.timeout = Duration::from_millis(500);
     })
     .await;
     clinic.state(0, "down").await;
@@ -64,7 +65,7 @@ async fn a_probe_that_hangs_ends_and_is_never_two() {
 #[tokio::test]
 async fn a_probe_may_want_a_text_a_connection_or_a_handshake() {
     let ward = Ward::start().await;
-    let dead: SocketAddr = dead_url().await.trim_start_matches("http://").parse().unwrap();
+    let dead: SocketAddr = dead_url().trim_start_matches("http://").parse().unwrap();
     for (kind, text, state) in [
         (ProbeKind::Http, Some("ok"), "up"),
         (ProbeKind::Http, Some("fine"), "down"),

@@ -10,6 +10,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::{AbortHandle, JoinSet};
 
 use super::eventually;
+use super::port::Port;
 
 /// What a scripted backend does with the next request.
 #[derive(Clone, Debug)]
@@ -40,6 +41,8 @@ pub(crate) struct Seen {
 pub(crate) struct Backend {
     pub(crate) address: SocketAddr,
     pub(crate) seen: Arc<Mutex<Seen>>,
+    /// So that nobody else listens there when this one is gone.
+    port: Option<Port>,
     task: AbortHandle,
 }
 
@@ -57,16 +60,13 @@ pub(crate) fn ok(body: &str) -> Step {
 impl Backend {
     /// Takes one step for each request, over all connections; when the script is over, `200 OK` with `ok`.
     pub(crate) async fn scripted(steps: impl IntoIterator<Item = Step>) -> Self {
-        Self::scripted_at("127.0.0.1:0".parse().unwrap(), steps).await
+        Self::scripted_on(Port::reserve(), steps).await
     }
 
-    /// At an address where another one was.
-    pub(crate) async fn scripted_at(
-        address: SocketAddr,
-        steps: impl IntoIterator<Item = Step>,
-    ) -> Self {
+    /// Where another one was.
+    pub(crate) async fn scripted_on(port: Port, steps: impl IntoIterator<Item = Step>) -> Self {
+        let address = port.address();
         let listener = TcpListener::bind(address).await.unwrap();
-        let address = listener.local_addr().unwrap();
         let seen = Arc::new(Mutex::new(Seen::default()));
         let script = Arc::new(Mutex::new(steps.into_iter().collect::<VecDeque<_>>()));
         let shared = Arc::clone(&seen);
@@ -81,7 +81,7 @@ impl Backend {
                 connections.spawn(serve(stream, number, Arc::clone(&shared), Arc::clone(&script)));
             }
         });
-        Self { address, seen, task: task.abort_handle() }
+        Self { address, seen, port: Some(port), task: task.abort_handle() }
     }
 
     /// Always `200 OK`, with this body.
@@ -90,14 +90,14 @@ impl Backend {
     }
 
     /// Goes away: when this returns, its address refuses.
-    pub(crate) async fn kill(self) -> SocketAddr {
-        let address = self.address;
+    pub(crate) async fn kill(mut self) -> Port {
+        let (address, port) = (self.address, self.port.take());
         drop(self);
         eventually("the backend to be gone", || async {
             TcpStream::connect(address).await.is_err()
         })
         .await;
-        address
+        port.expect("one is killed once")
     }
 
     /// The heads of all requests so far.

@@ -200,6 +200,19 @@ impl Tab {
 
 impl Driver {
     async fn start() -> (Self, u16) {
+        let mut said = String::new();
+        for _ in 0..10 {
+            let mut driver = Self::spawn();
+            let port = timeout(DEADLINE, driver.port(&mut said)).await;
+            if let Some(port) = port.expect("chromedriver names no port") {
+                return (driver, port);
+            }
+            // It takes a port that is free for IPv6, and ends where somebody else has its number for IPv4.
+        }
+        panic!("chromedriver ends before it names its port:\n{said}");
+    }
+
+    fn spawn() -> Self {
         let started = Command::new("chromedriver")
             .arg("--port=0")
             .stdin(Stdio::null())
@@ -215,24 +228,23 @@ impl Driver {
         };
         let output = BufReader::new(child.stdout.take().unwrap());
         // Before the first await: from here on, the group goes with this value.
-        let mut driver = Self { group: child.id().unwrap(), child, output };
-        let port = timeout(DEADLINE, driver.port()).await.expect("chromedriver names no port");
-        (driver, port)
+        Self { group: child.id().unwrap(), child, output }
     }
 
-    /// Reads on until the line that ends in `on port 40535.`
-    async fn port(&mut self) -> u16 {
+    /// Reads on until the line that ends in `on port 40535.`; nothing where it ended before, and `said` has what it said.
+    async fn port(&mut self, said: &mut String) -> Option<u16> {
         let mut line = String::new();
         while self.output.read_line(&mut line).await.unwrap() > 0 {
             let last = line.trim_end().trim_end_matches('.').rsplit_once("on port ");
             if let Some(port) =
                 last.and_then(|(_, port)| port.parse().ok()).filter(|port| *port != 0)
             {
-                return port;
+                return Some(port);
             }
+            *said += &line;
             line.clear();
         }
-        panic!("chromedriver ended before it named its port");
+        None
     }
 
     /// Chromium is a grandchild here, which killing the child alone would leave behind.

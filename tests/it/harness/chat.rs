@@ -87,6 +87,15 @@ impl Chat {
         self.hears_type("ack").await
     }
 
+    /// Sends a text to oneself, and hears the ack and the message, whichever comes first.
+    pub(crate) async fn notes(&mut self, user: &str, text: &str, id: &str) {
+        self.send(serde_json::json!({"type": "message", "to": user, "text": text, "id": id})).await;
+        let frames = [self.hears().await, self.hears().await];
+        for kind in ["ack", "message"] {
+            assert!(frames.iter().any(|frame| frame["type"] == kind), "no {kind} in {frames:?}");
+        }
+    }
+
     /// The next frame; pings are answered by the library and not shown.
     pub(crate) async fn hears(&mut self) -> Value {
         loop {

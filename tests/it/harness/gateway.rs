@@ -2,13 +2,15 @@
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::time::Duration;
 
 use meridian::app::{Addresses, App, AppError, StopRequests};
 use meridian::settings::{BackendSettings, HubPlace, Parts, RegionName, RegionSettings, Settings};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
-use super::within;
+use super::http::get;
+use super::{eventually, within};
 
 pub(crate) struct Gateway {
     pub(crate) addresses: Addresses,
@@ -26,6 +28,9 @@ pub(crate) fn settings() -> Settings {
     settings.api.bind = loopback;
     settings.api.port = Some(0);
     let hub = HubPlace { bind: loopback, port: Some(0), url: None };
+    // Sockets that a test does not read for a while answer no ping.
+    settings.hub.ping_interval = Duration::from_mins(10);
+    settings.hub.pong_timeout = Duration::from_mins(9);
     settings.regions = ["1", "2"]
         .into_iter()
         .map(|name| {
@@ -78,6 +83,15 @@ impl Gateway {
 
     pub(crate) fn admin(&self) -> SocketAddr {
         self.addresses.admin
+    }
+
+    /// Waits until the metrics have this text: what an exchange was is counted when it is over, which may be after its
+    /// client has had the answer.
+    pub(crate) async fn counts(&self, series: &str) {
+        eventually(series, async || {
+            get(self.admin(), "/metrics", "").await.text().contains(series)
+        })
+        .await;
     }
 
     /// Asks it to stop, once; it drains.

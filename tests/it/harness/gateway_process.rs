@@ -1,7 +1,7 @@
 //! A gateway in a process of its own, that can be killed: one hub, on a port that it keeps when it is started again.
 
 use std::fs::File;
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::process::Stdio;
 
 use tempfile::TempDir;
@@ -9,11 +9,12 @@ use tokio::net::TcpStream;
 use tokio::process::{Child, Command};
 
 use super::http::get;
+use super::port::Port;
 use super::{eventually, within};
 
 /// A process that is gone when it is dropped.
 pub(crate) struct Node {
-    hub: SocketAddr,
+    hub: Port,
     variables: Vec<(String, String)>,
     folder: TempDir,
     child: Option<Child>,
@@ -22,13 +23,10 @@ pub(crate) struct Node {
 impl Node {
     /// Starts one on the bus at `redis`, with further variables; it need not be ready yet.
     pub(crate) fn start(redis: &str, variables: &[(&str, &str)]) -> Self {
-        let free = TcpListener::bind("127.0.0.1:0").unwrap();
-        let hub = free.local_addr().unwrap();
-        drop(free);
         let ours = [("REDIS_URL", redis), ("ADMIN_PORT", "0"), ("LOG_LEVEL", "info")];
         let variables = ours.iter().chain(variables);
         let mut node = Self {
-            hub,
+            hub: Port::reserve(),
             variables: variables.map(|(name, to)| ((*name).into(), (*to).into())).collect(),
             folder: tempfile::tempdir().unwrap(),
             child: None,
@@ -39,7 +37,7 @@ impl Node {
 
     /// The address of its hub.
     pub(crate) fn hub(&self) -> SocketAddr {
-        self.hub
+        self.hub.address()
     }
 
     /// Starts it again, where it has ended.
@@ -49,7 +47,7 @@ impl Node {
         let child = Command::new(env!("CARGO_BIN_EXE_meridian"))
             .args(["--only", "hub-1"])
             .env_clear()
-            .env("WS_SERVER_1_PORT", self.hub.port().to_string())
+            .env("WS_SERVER_1_PORT", self.hub.number().to_string())
             .env("CONF__LOG__ACCESS", "false")
             .envs(self.variables.iter().map(|(name, to)| (name, to)))
             .current_dir(self.folder.path())
@@ -65,8 +63,8 @@ impl Node {
     pub(crate) async fn is_ready(&self, ready: bool) {
         eventually("readiness of a node", async || {
             // Before it listens there is nobody to ask.
-            TcpStream::connect(self.hub).await.is_ok()
-                && (get(self.hub, "/ready", "").await.status == 200) == ready
+            TcpStream::connect(self.hub()).await.is_ok()
+                && (get(self.hub(), "/ready", "").await.status == 200) == ready
         })
         .await;
     }

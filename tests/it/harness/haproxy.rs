@@ -1,17 +1,19 @@
 //! A real HAProxy before the gateway, which says who the client is in the PROXY protocol.
 
 use std::fs;
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::process::{Child, Command, Stdio};
 
 use tempfile::TempDir;
 use tokio::net::TcpStream;
 
 use super::eventually;
+use super::port::Port;
 
 /// One that hands connections on as they are.
 pub(crate) struct Haproxy {
     pub(crate) address: SocketAddr,
+    _port: Port,
     _folder: TempDir,
     child: Child,
 }
@@ -19,9 +21,8 @@ pub(crate) struct Haproxy {
 impl Haproxy {
     /// Before `gateway`, with `option` (`send-proxy`, `send-proxy-v2`, or nothing).
     pub(crate) async fn start(gateway: SocketAddr, option: &str) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let address = listener.local_addr().unwrap();
-        drop(listener);
+        let port = Port::reserve();
+        let address = port.address();
         let folder = TempDir::new().unwrap();
         let file = folder.path().join("haproxy.cfg");
         let configuration = format!(
@@ -38,8 +39,10 @@ impl Haproxy {
             .stderr(Stdio::null())
             .spawn();
         let child = child.expect("haproxy is installed; scripts/test.sh does that");
+        // Before the first await: from here on, the process goes with this value.
+        let haproxy = Self { address, _port: port, _folder: folder, child };
         eventually("haproxy to listen", async || TcpStream::connect(address).await.is_ok()).await;
-        Self { address, _folder: folder, child }
+        haproxy
     }
 }
 

@@ -17,6 +17,8 @@ pub(crate) mod nginx;
 /// Node, for the client library.
 pub(crate) mod node;
 pub(crate) mod pairs;
+/// Ports that are known before anybody listens.
+pub(crate) mod port;
 #[expect(dead_code, reason = "the tests of the bus use the rest")]
 pub(crate) mod redis;
 pub(crate) mod relay;

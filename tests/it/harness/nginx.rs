@@ -1,18 +1,20 @@
 //! A real nginx as a backend: on a port of its own, dead or alive as the test wants.
 
 use std::fs;
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::process::{Child, Command, Stdio};
 
 use tempfile::TempDir;
 use tokio::net::TcpStream;
 
 use super::eventually;
+use super::port::Port;
 
 /// A server whose answer to every path is its name; `/slow` answers with its name over and over, a little at a time, for
 /// hours; below `/files/` there is what the test has put there.
 pub(crate) struct Nginx {
     pub(crate) address: SocketAddr,
+    _port: Port,
     folder: TempDir,
     child: Option<Child>,
 }
@@ -20,13 +22,12 @@ pub(crate) struct Nginx {
 impl Nginx {
     /// One that answers.
     pub(crate) async fn start(name: &str) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let address = listener.local_addr().unwrap();
-        drop(listener);
+        let port = Port::reserve();
+        let address = port.address();
         let folder = TempDir::new().unwrap();
         fs::write(folder.path().join("slow"), name.repeat(1_000_000)).unwrap();
         fs::write(folder.path().join("nginx.conf"), configuration(name, address)).unwrap();
-        let mut nginx = Self { address, folder, child: None };
+        let mut nginx = Self { address, _port: port, folder, child: None };
         nginx.up().await;
         nginx
     }

@@ -5,7 +5,6 @@ use std::process::Stdio;
 use tokio::io::{
     AsyncBufReadExt as _, AsyncRead, AsyncReadExt as _, AsyncWriteExt as _, BufReader,
 };
-use tokio::net::TcpListener;
 use tokio::process::{Child, ChildStdin, Command};
 
 use super::within;
@@ -56,7 +55,10 @@ impl Reader {
 pub(crate) fn command(port: u16, arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_meridian"));
     command.args(arguments).env_clear().env("PROXY_PORT", port.to_string());
-    command.current_dir(std::env::temp_dir()).kill_on_drop(true);
+    // Where no `.env` and no `config` of somebody's are read.
+    let folder = concat!(env!("CARGO_TARGET_TMPDIR"), "/empty");
+    std::fs::create_dir_all(folder).unwrap();
+    command.current_dir(folder).kill_on_drop(true);
     command
 }
 
@@ -93,10 +95,4 @@ impl Talk {
 
 pub(crate) async fn ran(port: u16, arguments: &[&str]) -> (Option<i32>, String, String) {
     Talk::start(port, arguments).end().await
-}
-
-/// A port that nobody listens on.
-pub(crate) async fn free_port() -> (u16, TcpListener) {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    (listener.local_addr().unwrap().port(), listener)
 }

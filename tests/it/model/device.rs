@@ -16,7 +16,7 @@ use crate::harness::ledger::{Account, Position, Post, Reader, is_settled};
 
 /// A message that has not come after this long is lost; a hub that failed to read an inbox tries again within some
 /// seconds.
-const PATIENCE: Duration = Duration::from_secs(15);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 /// What a device has: everything that was shown, and how old the store was when it last said where it stands.
 #[derive(Clone)]

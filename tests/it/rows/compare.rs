@@ -18,6 +18,7 @@ use super::{exchange, tables};
 use crate::harness::backend::Backend;
 use crate::harness::eventually;
 use crate::harness::gateway::Gateway;
+use crate::harness::port::Port;
 
 /// How long one that says nothing is listened to.
 const PATIENCE: Duration = Duration::from_millis(1500);
@@ -25,6 +26,7 @@ const PATIENCE: Duration = Duration::from_millis(1500);
 /// A gateway of another make, gone when it is dropped.
 struct Peer {
     address: SocketAddr,
+    _port: Port,
     child: Child,
     _folder: TempDir,
 }
@@ -36,17 +38,9 @@ impl Drop for Peer {
     }
 }
 
-fn free_address() -> SocketAddr {
-    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
-}
-
 impl Peer {
-    async fn start(
-        program: &str,
-        arguments: &[&str],
-        configuration: &str,
-        address: SocketAddr,
-    ) -> Self {
+    async fn start(program: &str, arguments: &[&str], configuration: &str, port: Port) -> Self {
+        let address = port.address();
         let folder = TempDir::new().unwrap();
         fs::write(folder.path().join("peer.conf"), configuration).unwrap();
         let child = Command::new(program)
@@ -58,13 +52,15 @@ impl Peer {
             .spawn();
         let child =
             child.unwrap_or_else(|error| panic!("{program}: {error}; scripts/test.sh installs it"));
+        let peer = Self { address, _port: port, child, _folder: folder };
         eventually(program, async || TcpStream::connect(address).await.is_ok()).await;
-        Self { address, child, _folder: folder }
+        peer
     }
 
     /// As its manual has it for WebSockets and kept connections.
     async fn nginx(backend: SocketAddr) -> Self {
-        let address = free_address();
+        let port = Port::reserve();
+        let address = port.address();
         let configuration = format!(
             "daemon off; master_process off; pid nginx.pid; error_log error.log crit; events {{}}
              http {{
@@ -85,25 +81,26 @@ impl Peer {
             "nginx",
             &["-p", ".", "-c", "peer.conf", "-e", "error.log"],
             &configuration,
-            address,
+            port,
         )
         .await
     }
 
     async fn haproxy(backend: SocketAddr) -> Self {
-        let address = free_address();
+        let port = Port::reserve();
+        let address = port.address();
         let configuration = format!(
             "defaults\n mode http\n timeout connect 2s\n timeout client 10s\n timeout server 10s\n timeout tunnel 10s\n\
              frontend in\n bind {address}\n default_backend out\n\
              backend out\n server one {backend}\n"
         );
-        Self::start("haproxy", &["-db", "-f", "peer.conf"], &configuration, address).await
+        Self::start("haproxy", &["-db", "-f", "peer.conf"], &configuration, port).await
     }
 }
 
 /// Sends an entry to a gateway before the backend at `backend`.
 async fn ask(case: &Case, gateway: SocketAddr, backend: SocketAddr) -> Result<(), String> {
-    let backend = Backend::scripted_at(backend, case.script.iter().cloned()).await;
+    let backend = Backend::scripted_on(Port::at(backend), case.script.iter().cloned()).await;
     let stream = TcpStream::connect(gateway).await.unwrap();
     stream.set_nodelay(true).unwrap();
     let outcome = exchange(case, Wire::over(stream, PATIENCE), &backend).await;
@@ -115,7 +112,8 @@ async fn ask(case: &Case, gateway: SocketAddr, backend: SocketAddr) -> Result<()
 #[tokio::test]
 #[ignore = "takes minutes, and tells more about others than about this gateway; scripts/compare.sh runs it"]
 async fn the_same_rows_elsewhere() {
-    let at = [free_address(), free_address(), free_address()];
+    let reserved = [Port::reserve(), Port::reserve(), Port::reserve()];
+    let at = reserved.each_ref().map(Port::address);
     let (nginx, haproxy) = (Peer::nginx(at[1]).await, Peer::haproxy(at[2]).await);
     let ours = Gateway::before(at[0]).await;
     let gateways =

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::{PATIENCE, RedisServer, free_port};
+use super::{PATIENCE, RedisServer};
 
 const SLOTS: usize = 16_384;
 
@@ -82,10 +82,21 @@ impl RedisCluster {
         answer.trim_start_matches(':').trim().parse().unwrap()
     }
 
-    /// Which server is the primary of `slot`, as the first that runs says.
+    /// Which server is the primary of `slot`, as the first that runs says; while it takes that one for gone, it is asked again.
     pub(crate) async fn owner(&self, slot: u16) -> usize {
+        let deadline = Instant::now() + PATIENCE;
         let server = self.servers.iter().find(|one| one.is_running()).unwrap();
-        let nodes = server.run(&["CLUSTER", "NODES"]).await;
+        loop {
+            let nodes = server.run(&["CLUSTER", "NODES"]).await;
+            if let Some(owner) = self.owner_in(&nodes, slot) {
+                return owner;
+            }
+            assert!(Instant::now() < deadline, "nobody serves slot {slot}: {nodes}");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    fn owner_in(&self, nodes: &str, slot: u16) -> Option<usize> {
         for line in nodes.lines().filter(|line| !line.contains("fail")) {
             let holds = |range: &str| {
                 let (from, to) = range.split_once('-').unwrap_or((range, range));
@@ -94,10 +105,10 @@ impl RedisCluster {
             };
             if line.split(' ').skip(8).any(holds) {
                 let is_it = |one: &RedisServer| line.contains(&format!(":{}@", one.port()));
-                return self.servers.iter().position(is_it).unwrap();
+                return self.servers.iter().position(is_it);
             }
         }
-        panic!("nobody serves slot {slot}: {nodes}");
+        None
     }
 
     /// Waits until another one than `old` is the primary of `slot`.
@@ -166,8 +177,9 @@ impl RedisCluster {
 }
 
 async fn member() -> RedisServer {
-    let bus_port = free_port().to_string();
-    RedisServer::start_with(&[
+    let mut server = RedisServer::prepare();
+    let bus_port = server.reserve_second_port().to_string();
+    server.set_options(&[
         "--cluster-enabled",
         "yes",
         "--cluster-port",
@@ -181,6 +193,7 @@ async fn member() -> RedisServer {
         // One that gave its last slot away stays a primary, to be given others.
         "--cluster-allow-replica-migration",
         "no",
-    ])
-    .await
+    ]);
+    server.up().await;
+    server
 }

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 use std::process::Command;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
@@ -23,10 +23,26 @@ impl RedisServer {
 
     /// Makes it a replica of `primary`; ends when both say that it follows.
     pub(crate) async fn follow(&self, primary: &Self) {
-        self.run(&["REPLICAOF", "127.0.0.1", &primary.port.to_string()]).await;
+        self.run(&["REPLICAOF", "127.0.0.1", &primary.port().to_string()]).await;
         self.until(&["INFO", "replication"], "master_link_status:up").await;
-        let online = format!("port={},state=online", self.port);
+        let online = format!("port={},state=online", self.port());
         primary.until(&["INFO", "replication"], &online).await;
+    }
+
+    /// Waits until a replica has all that `primary` has now.
+    pub(crate) async fn has_what(&self, primary: &Self) {
+        let deadline = Instant::now() + PATIENCE;
+        let wanted = primary.offset("master_repl_offset:").await;
+        while self.offset("slave_repl_offset:").await < wanted {
+            assert!(Instant::now() < deadline, "the replica stays behind");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
+    async fn offset(&self, name: &str) -> u64 {
+        let told = self.run(&["INFO", "replication"]).await;
+        let value = told.lines().find_map(|line| line.strip_prefix(name));
+        value.unwrap_or_else(|| panic!("no {name} in {told}")).parse().unwrap()
     }
 
     /// Ends the link to its primary, without making it one: it has what it had.
@@ -61,7 +77,7 @@ impl RedisServer {
         let deadline = Instant::now() + PATIENCE;
         while child.try_wait().unwrap().is_none() {
             assert!(Instant::now() < deadline, "redis-server does not shut down");
-            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+            tokio::time::sleep(Duration::from_millis(10)).await;
         }
     }
 }

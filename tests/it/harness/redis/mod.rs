@@ -12,26 +12,27 @@ pub(crate) mod sentinel;
 pub(crate) mod tls;
 
 use std::fmt::Write as _;
-use std::net::TcpListener;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
-use std::sync::LazyLock;
-use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
+use super::port::Port;
+
 /// How long a server may take to answer; a loaded machine is slow, a broken one is for ever.
-const PATIENCE: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 /// What a Sentinel reads, and writes to.
 const SENTINEL_FILE: &str = "sentinel.conf";
 
 /// A server that is gone when it is dropped.
 pub(crate) struct RedisServer {
-    port: u16,
+    port: Port,
+    /// Another one that is kept for it: of a Cluster's bus, or for TLS.
+    second_port: Option<Port>,
     folder: TempDir,
     /// A Sentinel instead of a server: it keeps what it knows in a file of its own.
     is_sentinel: bool,
@@ -57,12 +58,18 @@ impl RedisServer {
     /// A server that is not started yet, with its port chosen.
     pub(crate) fn prepare() -> Self {
         Self {
-            port: free_port(),
+            port: Port::reserve(),
+            second_port: None,
             folder: TempDir::new().unwrap(),
             is_sentinel: false,
             options: Vec::new(),
             child: None,
         }
+    }
+
+    /// Keeps another port for it.
+    fn reserve_second_port(&mut self) -> u16 {
+        self.second_port.insert(Port::reserve()).number()
     }
 
     /// What it is started with from now on, besides the usual.
@@ -81,11 +88,11 @@ impl RedisServer {
 
     /// `redis://127.0.0.1:<port>`
     pub(crate) fn url(&self) -> String {
-        format!("redis://127.0.0.1:{}", self.port)
+        format!("redis://{}", self.port.address())
     }
 
     pub(crate) fn port(&self) -> u16 {
-        self.port
+        self.port.number()
     }
 
     /// Starts it, with what it had on disk, on the same port; ends when it answers.
@@ -125,9 +132,10 @@ impl RedisServer {
             command.arg(self.file(SENTINEL_FILE)).arg("--sentinel");
         } else {
             command
-                .args(["--port", &self.port.to_string(), "--bind", "127.0.0.1", "--save", ""])
-                // Every write is on disk before it is answered: what was acknowledged outlives a kill.
-                .args(["--appendonly", "yes", "--appendfsync", "always"])
+                .args(["--port", &self.port().to_string(), "--bind", "127.0.0.1", "--save", ""])
+                // Every write is in the system's hands before it is answered: what was acknowledged outlives a kill.
+                // Waiting for the disk, too, would let a test fail where other programs write.
+                .args(["--appendonly", "yes", "--appendfsync", "no"])
                 // A replica that comes needs no time to wait for others.
                 .args(["--repl-diskless-sync-delay", "0"])
                 .arg("--dir")
@@ -210,7 +218,7 @@ impl RedisServer {
     }
 
     async fn connect(&self, words: &[&str]) -> std::io::Result<TcpStream> {
-        let mut stream = TcpStream::connect(("127.0.0.1", self.port)).await?;
+        let mut stream = TcpStream::connect(self.port.address()).await?;
         let mut command = format!("*{}\r\n", words.len());
         for word in words {
             write!(command, "${}\r\n{word}\r\n", word.len()).unwrap();
@@ -253,17 +261,4 @@ impl Listener {
         let heard = tokio::time::timeout(PATIENCE, read).await;
         assert!(heard.is_ok(), "waited in vain for {text:?}; heard {:?}", self.heard);
     }
-}
-
-/// A port that is free now, that no other test of this process is given, and that no outgoing connection takes
-/// while its server is down: below the range from which the system gives those theirs.
-fn free_port() -> u16 {
-    static NEXT: LazyLock<AtomicU16> = LazyLock::new(|| AtomicU16::new(fastrand::u16(..)));
-    for _ in 0..1_000 {
-        let port = 10_000 + NEXT.fetch_add(1, Ordering::Relaxed) % 22_000;
-        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
-            return port;
-        }
-    }
-    panic!("no port is free between 10000 and 32000");
 }

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
 
-use super::{RedisServer, free_port};
+use super::RedisServer;
 
 /// The files of one authority: its certificate, and one for the server and one for a client that it signed.
 pub(crate) struct Certificates {
@@ -25,7 +25,7 @@ impl TlsServer {
     pub(crate) async fn start(asks_clients: bool) -> Self {
         let mut server = RedisServer::prepare();
         let files = certificates(&server);
-        let port = free_port();
+        let port = server.reserve_second_port();
         let [ca, cert, key] =
             [&files.ca, &files.cert, &files.key].map(|file| file.to_str().unwrap().to_owned());
         server.set_options(&[
