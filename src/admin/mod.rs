@@ -1,16 +1,17 @@
 //! The private listener: metrics, health, readiness; the status and its page; reload, and what an operator may do.
 //! Never reachable through the proxy port.
 //!
-//! Walk: [`serve`] builds the router; `guard` says who may ask; `status` composes the document, `actions` change marks of
+//! Walk: [`serve`] builds the router, and `listen` bounds who may speak to it; `guard` says who may ask; `status` composes the document, `actions` change marks of
 //! backends, `reload` hands the wish on to `app`, `page` holds the files.
 //!
 //! Invariants: metrics, health and readiness are answered to everybody who reaches the listener, as probes need; all else
 //! passes `guard`; whoever acts leaves a line in the log.
 //!
-//! axum serves it: it is off the hot path, and bound to loopback unless the operator says otherwise.
+//! axum routes it: it is off the hot path, and bound to loopback unless the operator says otherwise.
 
 mod actions;
 mod guard;
+mod listen;
 mod page;
 mod processes;
 mod reload;
@@ -19,7 +20,6 @@ mod status;
 use std::fmt;
 use std::net::TcpListener as StdListener;
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::Router;
 use axum::extract::{Request, State};
@@ -29,7 +29,6 @@ use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use serde::Serialize;
-use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 pub use self::guard::ACTION;
@@ -78,10 +77,6 @@ impl fmt::Debug for Section {
 /// The content type of OpenMetrics text.
 const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
-/// After the stop, for answers under way. axum itself waits for a client that has sent half a request until
-/// that one leaves.
-const LAST_ANSWERS: Duration = Duration::from_secs(1);
-
 const NOT_FOUND: &str = "nothing is here; try /, /status, /metrics, /health or /ready";
 
 /// Serves until `stop`, and a little longer.
@@ -94,17 +89,9 @@ pub async fn serve(
     stop: CancellationToken,
 ) -> std::io::Result<()> {
     let gate = Arc::new(Gate::new(&admin.settings, listener.local_addr()?));
-    let listener = TcpListener::from_std(listener)?;
+    let settings = admin.settings.clone();
     let router = router(Arc::new(admin), &gate);
-    let served =
-        axum::serve(listener, router).with_graceful_shutdown(stop.clone().cancelled_owned());
-    tokio::select! {
-        served = served.into_future() => served,
-        () = async {
-            stop.cancelled().await;
-            tokio::time::sleep(LAST_ANSWERS).await;
-        } => Ok(()),
-    }
+    listen::listen(listener, router, &settings, stop).await
 }
 
 fn router(admin: Arc<Admin>, gate: &Arc<Gate>) -> Router {

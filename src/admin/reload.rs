@@ -33,6 +33,8 @@ pub struct ReloadReport {
     pub changed: Vec<String>,
     /// Keys whose new values wait for a restart.
     pub restart: Vec<String>,
+    /// What need not be wrong, but looks like it; of the configuration that is in effect.
+    pub warnings: Vec<ReloadProblem>,
     /// Why nothing was changed, as `meridian check` says it.
     pub problems: Vec<ReloadProblem>,
 }
@@ -75,6 +77,7 @@ impl ReloadReport {
             took_ms: 0,
             changed: Vec::new(),
             restart: Vec::new(),
+            warnings: Vec::new(),
             problems: Vec::new(),
         }
     }
@@ -96,6 +99,8 @@ pub struct ConfigurationState {
     pub since: String,
     /// Keys whose values in the sources wait for a restart, as the last reload found them.
     pub restart: Vec<String>,
+    /// What of the configuration in effect has none, or may be a mistake.
+    pub warnings: Vec<ReloadProblem>,
     /// The last reload, where there was one.
     pub last_reload: Option<ReloadReport>,
     /// The last that was refused, while none has gone well after it.
@@ -105,7 +110,14 @@ pub struct ConfigurationState {
 impl ConfigurationState {
     /// Of a process that has just started.
     pub fn of_the_start() -> Self {
-        Self { generation: 1, since: now(), restart: Vec::new(), last_reload: None, failure: None }
+        Self {
+            generation: 1,
+            since: now(),
+            restart: Vec::new(),
+            warnings: Vec::new(),
+            last_reload: None,
+            failure: None,
+        }
     }
 
     /// After one more reload.
@@ -119,6 +131,7 @@ impl ConfigurationState {
                 ReloadResult::Unchanged | ReloadResult::Refused => self.since.clone(),
             },
             restart: if refused { self.restart.clone() } else { report.restart.clone() },
+            warnings: if refused { self.warnings.clone() } else { report.warnings.clone() },
             last_reload: Some(report.clone()),
             failure: refused.then(|| report.clone()),
         }
@@ -151,6 +164,13 @@ impl ReloadWork {
     /// The configurations so far.
     pub fn generation(&self) -> u64 {
         self.state.borrow().generation
+    }
+
+    /// What looks like a mistake in the configuration of the start.
+    pub fn warn(&self, warnings: Vec<ReloadProblem>) {
+        self.state.send_modify(|state| {
+            *state = Arc::new(ConfigurationState { warnings, ..ConfigurationState::clone(state) });
+        });
     }
 
     /// Counts and remembers what a reload did.

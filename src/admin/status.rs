@@ -13,7 +13,7 @@ use serde_json::{Map, Value, json};
 
 use super::{Admin, ConfigurationState, to_json};
 use crate::bus::{Bus, BusState};
-use crate::proxy::{BackendSnapshot, RegionSnapshot};
+use crate::proxy::{BackendSnapshot, HealthSnapshot, MarkSnapshot, ProbeSnapshot, RegionSnapshot};
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -161,6 +161,30 @@ impl Backend {
         if snapshot.draining {
             facts.push("taken out by an operator".to_owned());
         }
+        facts.extend(of_health(&snapshot.health));
         Self { snapshot, eligible, state, facts }
     }
+}
+
+/// All that stands against a backend: what, why, since when, until when; and what the last probe met, where that is not
+/// said with it.
+fn of_health(health: &HealthSnapshot) -> Vec<String> {
+    let mark = |one: &MarkSnapshot| {
+        let until = one.until.as_deref().map(|until| format!(" until {}", to_the_second(until)));
+        let (what, since) = (one.mark, to_the_second(&one.since));
+        format!("{what} since {since}{}: {}", until.unwrap_or_default(), one.why)
+    };
+    let mut facts: Vec<_> = health.marks.iter().map(mark).collect();
+    if let Some(ProbeSnapshot { at, failure: Some(failure), .. }) = &health.probe {
+        facts.push(format!("the last probe, at {}, failed: {failure}", to_the_second(at)));
+    }
+    if health.state == "unknown" {
+        facts.push("no probe has ended yet".to_owned());
+    }
+    facts
+}
+
+/// A moment in RFC 3339 without its fraction of a second.
+fn to_the_second(moment: &str) -> String {
+    moment.split_once('.').map_or_else(|| moment.to_owned(), |(whole, _)| format!("{whole}Z"))
 }

@@ -10,6 +10,7 @@
 mod addresses;
 mod banner;
 mod build;
+mod changes;
 mod descriptors;
 mod doors;
 mod error;
@@ -99,6 +100,9 @@ pub fn run(options: LoadOptions, loaded: Loaded) -> Result<(), AppError> {
         let authority = app.tls.as_ref().and_then(|tls| tls.authority());
         banner::print(app.addresses(), &loaded.settings, authority.as_deref());
         app.addresses.log();
+        for warning in &loaded.warnings {
+            tracing::warn!(target: "App", "{warning}");
+        }
         warn_of_embedded(&loaded.settings, &loaded.parts);
         app.notifier = Notifier::new(&manager);
         app.reload_from(Source { options, loaded, verbosity: Some(log.verbosity()) });

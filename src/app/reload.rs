@@ -1,6 +1,6 @@
 //! Reading the configuration again, and putting in place what changed.
 //!
-//! Walk: SIGHUP, or whoever asks on the admin listener, wakes [`Reloader::run`]; the sources are read as they were at the
+//! Walk: SIGHUP, whoever asks on the admin listener, or a file that has changed (`changes`) wakes [`Reloader::run`]; the sources are read as they were at the
 //! start, [`settings::step`] says what is to be done, and each part is given its piece.
 //!
 //! Invariants: one reload at a time; all that ask while one is under way are answered by the next. A configuration that
@@ -14,6 +14,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::Source;
+use super::changes::Changes;
 use super::error::AppError;
 use super::notify::Notifier;
 use super::tasks::Tasks;
@@ -50,8 +51,11 @@ impl Reloading {
         tasks.spawn("reopening", reopen(reopenings()?, lines.clone(), stop.clone()));
         let targets = Targets { proxy, supervisor, tls, lines, common, verbosity, demos, grace };
         let targets = Arc::new(targets);
+        self.work.warn(loaded.warnings.iter().map(ReloadProblem::from).collect());
+        let changes = Changes::of(options.clone(), loaded.environment);
         let notifier = notifier.clone();
-        let reloader = Reloader { options, running: loaded, targets, work: self.work, notifier };
+        let work = self.work;
+        let reloader = Reloader { options, running: loaded, targets, work, notifier, changes };
         tasks.spawn("reloading", reloader.run(hangups()?, stop.clone()));
         Ok(())
     }
@@ -83,6 +87,8 @@ pub(super) struct Reloader {
     pub(super) targets: Arc<Targets>,
     pub(super) work: ReloadWork,
     pub(super) notifier: Notifier,
+    /// What tells that the files have changed.
+    changes: Changes,
 }
 
 /// SIGHUP, which asks for a reload; taken before anything starts, since it ends a process that does not take it.
@@ -127,6 +133,7 @@ impl Reloader {
                     "request"
                 }
                 () = next(&mut hangups) => "SIGHUP",
+                () = self.changes.next(&self.running.settings.reload) => "a changed file",
             };
             while let Ok(ask) = self.work.asks.try_recv() {
                 waiting.push(ask);
@@ -153,6 +160,7 @@ impl Reloader {
                 }
                 tracing::info!(
                     target: "App",
+                    by,
                     generation = report.generation,
                     changed = %step.live.join(","),
                     "the configuration was read again"
@@ -161,6 +169,11 @@ impl Reloader {
                     let keys = step.restart.join(", ");
                     tracing::warn!(target: "App", "needs a restart: {keys}");
                 }
+                let warnings = &step.effective.warnings;
+                for new in warnings.iter().filter(|one| !self.running.warnings.contains(one)) {
+                    tracing::warn!(target: "App", "{new}");
+                }
+                report.warnings = warnings.iter().map(ReloadProblem::from).collect();
                 (report.changed, report.restart) = (step.live, step.restart);
                 self.running = step.effective;
             }
@@ -180,15 +193,15 @@ impl Reloader {
     }
 
     /// Reads, compares, applies.
-    async fn step(&self) -> Result<settings::Step, Vec<ReloadProblem>> {
-        let options = self.options.clone();
-        // Files, which a network may hold.
-        let read = tokio::task::spawn_blocking(move || settings::load(&options)).await;
-        let wanted = match read {
-            Ok(Ok(wanted)) => wanted,
-            Ok(Err(errors)) => return Err(problems(&errors)),
-            Err(error) => return Err(vec![of_a_part("settings", &error)]),
-        };
+    async fn step(&mut self) -> Result<settings::Step, Vec<ReloadProblem>> {
+        let (options, environment) = (self.options.clone(), self.running.environment);
+        // Files, which a network may hold. What changes between the two readings is found by the next look.
+        let read = tokio::task::spawn_blocking(move || {
+            (settings::fingerprint(&options, environment), settings::load(&options))
+        });
+        let (seen, wanted) = read.await.map_err(|error| vec![of_a_part("settings", &error)])?;
+        self.changes.were_read(seen);
+        let wanted = wanted.map_err(|errors| problems(&errors))?;
         let step = settings::step(&self.running, &wanted).map_err(|errors| problems(&errors))?;
         // Also where no key changed: a file that a key names may have.
         let (targets, settings) = (Arc::clone(&self.targets), step.effective.settings.clone());

@@ -7,11 +7,19 @@ use super::{MISCONFIGURED, answer};
 use crate::app;
 use crate::settings::{Loaded, Problem, SettingsErrors};
 
+#[derive(clap::Args)]
+pub(super) struct CheckArgs {
+    /// Take warnings for errors, too: values that have no effect, and programs that are not there.
+    #[arg(long)]
+    strict: bool,
+}
+
 /// Loading has done most of the work; the files that the settings name are looked at here, because only who serves needs
 /// to read them.
 pub(super) fn run(
     out: &mut impl Write,
     err: &mut impl Write,
+    args: &CheckArgs,
     outcome: &Result<Loaded, SettingsErrors>,
 ) -> ExitCode {
     let refused = |err, errors: &SettingsErrors| {
@@ -23,6 +31,9 @@ pub(super) fn run(
                 for warning in &loaded.warnings {
                     // A warning that nobody can read changes nothing.
                     drop(writeln!(err, "warning: {warning}"));
+                }
+                if args.strict && !loaded.warnings.is_empty() {
+                    return ExitCode::from(MISCONFIGURED);
                 }
                 answer(out, "configuration is valid\n", ExitCode::SUCCESS)
             }

@@ -14,6 +14,7 @@ mod operate;
 mod print_config;
 mod send;
 mod serve;
+mod status;
 mod target;
 mod wording;
 
@@ -47,11 +48,11 @@ enum Command {
     /// Run the gateway (the default).
     Serve,
     /// Say whether the configuration is valid, or everything that is wrong with it.
-    Check,
+    Check(check::CheckArgs),
     /// Print the effective settings as TOML, each value with its source; secrets are hidden.
     PrintConfig,
-    /// Print how a gateway that runs stands, as JSON.
-    Status,
+    /// Print how a gateway that runs stands, and why.
+    Status(status::StatusArgs),
     /// Have a gateway that runs read its configuration again, and apply what changed.
     Reload,
     /// Give a backend nothing new; what is open there is finished.
@@ -82,6 +83,9 @@ struct Sources {
     /// Serve TLS with a certificate for localhost, of an authority that is made for this machine (as tls.dev=true).
     #[arg(long, global = true)]
     tls_dev: bool,
+    /// Read the configuration again whenever one of its files has changed (as reload.watch=true).
+    #[arg(long, global = true)]
+    watch: bool,
 }
 
 /// Reads the arguments of this process, does what they say, and gives its exit code.
@@ -98,13 +102,18 @@ pub fn run() -> ExitCode {
             return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(MISCONFIGURED));
         }
     };
-    let Sources { config, mut set, only, tls_dev } = cli.sources;
+    let Sources { config, mut set, only, tls_dev, watch } = cli.sources;
     if tls_dev {
         set.push("tls.dev=true".to_owned());
     }
+    if watch {
+        set.push("reload.watch=true".to_owned());
+    }
     let options = LoadOptions { config, set, only, ..LoadOptions::from_process() };
     match (cli.command.unwrap_or(Command::Serve), settings::load(&options)) {
-        (Command::Check, outcome) => check::run(&mut io::stdout(), &mut io::stderr(), &outcome),
+        (Command::Check(args), outcome) => {
+            check::run(&mut io::stdout(), &mut io::stderr(), &args, &outcome)
+        }
         (_, Err(errors)) => {
             complain(&format!("the configuration is not valid:\n{errors}"));
             ExitCode::from(MISCONFIGURED)
@@ -117,7 +126,7 @@ pub fn run() -> ExitCode {
             }
         },
         (Command::PrintConfig, Ok(loaded)) => print_config::run(&mut io::stdout(), &loaded),
-        (Command::Status, Ok(loaded)) => said(&Word::Status, &loaded),
+        (Command::Status(args), Ok(loaded)) => said(&Word::Status(args), &loaded),
         (Command::Reload, Ok(loaded)) => said(&Word::Reload, &loaded),
         (Command::Drain(backend), Ok(loaded)) => said(&Word::Drain(backend), &loaded),
         (Command::Resume(backend), Ok(loaded)) => said(&Word::Resume(backend), &loaded),

@@ -1,6 +1,6 @@
 //! `status`, `reload`, `drain`, `resume` and `weight`: an operator's words to a gateway that runs, over its admin listener.
 //!
-//! The answer is printed as it came. Exit code 0 where the gateway did it, 1 where it refused or cannot be reached, 2
+//! The answer is printed as it came, save that the status is put in words. Exit code 0 where the gateway did it, 1 where it refused or cannot be reached, 2
 //! where the configuration that it was to take is not valid.
 
 use std::io::Write;
@@ -19,6 +19,7 @@ use hyper_util::rt::TokioIo;
 use serde_json::Value;
 use tokio::net::TcpStream;
 
+use super::status::{StatusArgs, in_words};
 use super::{FAILED, MISCONFIGURED, block_on, complain};
 use crate::settings::{AdminSettings, Loaded};
 
@@ -47,7 +48,7 @@ pub(super) struct Weight {
 
 /// What is said to it.
 pub(super) enum Word {
-    Status,
+    Status(StatusArgs),
     Reload,
     Drain(Backend),
     Resume(Backend),
@@ -61,7 +62,7 @@ impl Word {
             (Method::POST, format!("/backends/{region}/{name}/{verb}"))
         };
         match self {
-            Self::Status => (Method::GET, "/status".to_owned()),
+            Self::Status(_) => (Method::GET, "/status".to_owned()),
             Self::Reload => (Method::POST, "/reload".to_owned()),
             Self::Drain(backend) => of(backend, "drain"),
             Self::Resume(backend) => of(backend, "resume"),
@@ -99,7 +100,9 @@ pub(super) fn run(out: &mut impl Write, word: &Word, loaded: &Loaded) -> ExitCod
         let asked = tokio::time::timeout(PATIENCE, ask(settings, method, &path)).await;
         match asked.unwrap_or_else(|_| Err("it does not answer".to_owned())) {
             Ok((status, body)) => {
-                answer = Some(pretty(&body));
+                let in_words =
+                    status.is_success() && matches!(word, Word::Status(args) if !args.json);
+                answer = Some(if in_words { worded(&body) } else { pretty(&body) });
                 match status {
                     status if status.is_success() => ExitCode::SUCCESS,
                     StatusCode::UNPROCESSABLE_ENTITY => ExitCode::from(MISCONFIGURED),
@@ -173,6 +176,11 @@ async fn read(mut body: Incoming) -> Result<Bytes, String> {
             return Err("its answer is too long".to_owned());
         }
     }
+}
+
+/// The status in words; what is no document, as it came.
+fn worded(body: &[u8]) -> String {
+    serde_json::from_slice(body).map_or_else(|_| pretty(body), |status| in_words(&status))
 }
 
 /// For a person's eyes; a program reads it all the same.

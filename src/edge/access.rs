@@ -15,7 +15,7 @@ use super::Link;
 use super::wire::Wire;
 use crate::limits::Tally;
 use crate::observability::{self, Ending, Entry, Part, protocol};
-use crate::proxy::{Arrival, RegionRef, Report, Shared, TraceId};
+use crate::proxy::{Arrival, RegionRef, Report, Shared, TraceId, traceparent};
 use crate::shutdown::{Drain, InFlight};
 
 /// Where access lines of a listener go, and how they are labelled.
@@ -63,6 +63,8 @@ pub(super) struct Access {
     key: Option<Arc<str>>,
     /// `Referer` and `User-Agent`, where lines have them.
     agent: Option<Box<[Option<HeaderValue>; 2]>>,
+    /// Where lines are written: whose answer is the gateway's own has its trace from here.
+    traceparent: Option<HeaderValue>,
     request_id: HeaderValue,
     sent: u64,
     /// What it ends as when the whole answer is with the connection.
@@ -89,6 +91,8 @@ impl Access {
             let field = |name| request.headers().get(name).cloned();
             Box::new([field(REFERER), field(USER_AGENT)])
         });
+        let traceparent =
+            if log.lines.is_on() { traceparent(request.headers()).cloned() } else { None };
         Self {
             log,
             wire,
@@ -104,6 +108,7 @@ impl Access {
             tally: None,
             key: None,
             agent,
+            traceparent,
             request_id,
             sent: 0,
             verdict: Ending::Complete,
@@ -201,6 +206,10 @@ impl Access {
         let report = &self.report;
         let field = |index: usize| self.agent.as_ref()?.get(index)?.as_ref();
         let (referer, agent) = (field(0), field(1));
+        let came = || {
+            self.traceparent.as_ref().filter(|_| self.log.regions.traces()).and_then(TraceId::of)
+        };
+        let trace = report.trace.or_else(came);
         self.log.lines.write(&Entry {
             part: self.log.part,
             method: self.method.as_str(),
@@ -219,7 +228,7 @@ impl Access {
             end: Some(end),
             key: self.key.as_deref(),
             request_id: self.request_id.to_str().unwrap_or_default(),
-            trace_id: report.trace.as_ref().map(TraceId::as_str),
+            trace_id: trace.as_ref().map(TraceId::as_str),
             protocol: protocol(self.version),
             tls: self.tls,
             client: Some(self.client),

@@ -66,7 +66,7 @@ pub use self::region::{RegionRef, RegionSnapshot};
 pub use self::report::Report;
 pub use self::route::RouteError;
 pub use self::shared::{BackendHandle, Operated, Shared};
-pub use self::trace::TraceId;
+pub use self::trace::{TraceId, traceparent};
 use crate::settings::RegionName;
 
 /// Who sent a request, as `edge` has found out.

@@ -20,7 +20,7 @@ use super::region::{Region, RegionRef, RegionSnapshot};
 use super::table::{Plan, Table};
 use super::tunnel::Tunnels;
 use crate::observability::{AccessLog, Ending, Registry};
-use crate::settings::{BackendSettings, RegionName, RegionSettings};
+use crate::settings::{BackendSettings, RegionName, RegionSettings, TraceMode};
 use crate::shutdown::Drain;
 
 /// What all workers share: the regions, their backends and marks, the way down.
@@ -172,6 +172,11 @@ impl Shared {
     /// The region that is asked, and behind it those that its policy may hand a request to.
     pub(super) fn candidates(&self, asked: &Arc<Region>) -> Vec<Arc<Region>> {
         self.table().candidates(asked)
+    }
+
+    /// Whether requests' traces are looked at.
+    pub fn traces(&self) -> bool {
+        self.table().regions.first().is_some_and(|one| one.bounds.trace != TraceMode::Off)
     }
 
     /// A region as the table has it now, where that is another edition of it.

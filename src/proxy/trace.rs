@@ -25,6 +25,12 @@ const PARENT: std::ops::Range<usize> = 36..52;
 pub struct TraceId([u8; 32]);
 
 impl TraceId {
+    /// The one of a `traceparent`, if that is well-formed.
+    pub fn of(traceparent: &HeaderValue) -> Option<Self> {
+        let known = parse(traceparent)?;
+        known.get(3..35)?.try_into().ok().map(Self)
+    }
+
     pub fn as_str(&self) -> &str {
         std::str::from_utf8(&self.0).unwrap_or_default()
     }
@@ -61,11 +67,19 @@ pub(super) fn apply(headers: &mut HeaderMap, mode: TraceMode, present: bool) -> 
     trace
 }
 
+/// The one `traceparent` of a request, where there is one and no more.
+pub fn traceparent(headers: &HeaderMap) -> Option<&HeaderValue> {
+    let mut lines = headers.get_all(&TRACEPARENT).iter();
+    lines.next().filter(|_| lines.next().is_none())
+}
+
 /// The one `traceparent` of a request, if it is well-formed.
 fn read(headers: &HeaderMap) -> Option<[u8; LENGTH]> {
-    let mut lines = headers.get_all(&TRACEPARENT).iter();
-    let value = lines.next()?.as_bytes();
-    let (known, rest) = value.split_first_chunk::<LENGTH>()?;
+    traceparent(headers).and_then(parse)
+}
+
+fn parse(value: &HeaderValue) -> Option<[u8; LENGTH]> {
+    let (known, rest) = value.as_bytes().split_first_chunk::<LENGTH>()?;
     let is_whole = match known.first_chunk::<2>()? {
         b"ff" => false,
         b"00" => rest.is_empty(),
@@ -80,7 +94,7 @@ fn read(headers: &HeaderMap) -> Option<[u8; LENGTH]> {
     let named = |range: std::ops::Range<usize>| {
         known.get(range).is_some_and(|digits| digits.iter().any(|byte| *byte != b'0'))
     };
-    let good = is_whole && well_formed && named(3..35) && named(PARENT) && lines.next().is_none();
+    let good = is_whole && well_formed && named(3..35) && named(PARENT);
     good.then_some(*known)
 }
 

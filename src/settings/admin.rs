@@ -1,6 +1,8 @@
 //! The private listener: metrics, health, readiness, status, and what an operator may do.
 
 use std::net::{IpAddr, Ipv4Addr};
+use std::num::NonZeroUsize;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -19,10 +21,22 @@ pub struct AdminSettings {
     pub hosts: Vec<String>,
     /// What status and actions ask for, as `Authorization: Bearer …`. Without one, they are for loopback alone.
     pub token: Option<Secret>,
+    /// Open connections; over it, the next waits in the system's queue.
+    pub max_connections: NonZeroUsize,
+    /// A connection that for so long neither brings a whole request nor takes its answer is closed.
+    #[serde(with = "humantime_serde")]
+    pub idle_timeout: Duration,
 }
 
 impl Default for AdminSettings {
     fn default() -> Self {
-        Self { bind: IpAddr::V4(Ipv4Addr::LOCALHOST), port: 9600, hosts: Vec::new(), token: None }
+        Self {
+            bind: IpAddr::V4(Ipv4Addr::LOCALHOST),
+            port: 9600,
+            hosts: Vec::new(),
+            token: None,
+            max_connections: NonZeroUsize::MIN.saturating_add(255),
+            idle_timeout: Duration::from_mins(1),
+        }
     }
 }

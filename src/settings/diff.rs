@@ -31,6 +31,7 @@ const LIVE: &[&str] = &[
     "page",
     "proxy",
     "regions.*",
+    "reload",
     "retry",
     "rules",
     "security",
@@ -143,7 +144,7 @@ fn is_secret(key: &str) -> bool {
 }
 
 /// Every key that has a value, with it; what is not set is left out.
-fn values(settings: &Settings) -> BTreeMap<String, Json> {
+pub(super) fn values(settings: &Settings) -> BTreeMap<String, Json> {
     let mut found = BTreeMap::new();
     if let Ok(all) = serde_json::to_value(settings) {
         collect(all, &mut Vec::new(), &mut found);

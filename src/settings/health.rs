@@ -74,6 +74,18 @@ pub enum ProbeKind {
     Ws,
 }
 
+impl HealthSettings {
+    /// What a probe does, in words.
+    pub fn asks(&self) -> String {
+        match self.active {
+            ProbeKind::Off => "none".to_owned(),
+            ProbeKind::Http => format!("GET {}", self.path),
+            ProbeKind::Tcp => "a connection".to_owned(),
+            ProbeKind::Ws => format!("a WebSocket handshake at {}", self.path),
+        }
+    }
+}
+
 impl ProbeKind {
     pub fn is_on(self) -> bool {
         self != Self::Off

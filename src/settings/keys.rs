@@ -233,6 +233,8 @@ pub(super) const KEYS: &[Key] = &[
     key("admin.port", Kind::Port),
     key("admin.hosts", Kind::Hosts),
     key("admin.token", Kind::Secret),
+    key("admin.max_connections", Kind::Count(1, 100_000)),
+    key("admin.idle_timeout", Kind::Duration),
     key("api.enabled", Kind::Flag),
     key("api.bind", Kind::Address),
     key("api.port", Kind::Port),
@@ -265,6 +267,8 @@ pub(super) const KEYS: &[Key] = &[
     key("demo.region_a", Kind::Region),
     key("demo.port_b", Kind::Port),
     key("demo.region_b", Kind::Region),
+    key("reload.watch", Kind::Flag),
+    key("reload.watch_interval", Kind::Duration),
     key("shutdown.grace", Kind::Duration),
 ];
 

@@ -16,11 +16,13 @@ mod check;
 mod compression;
 mod demo;
 mod diff;
+mod doubt;
 mod environment;
 mod failover;
 mod files;
 mod health;
 mod hub;
+mod idle;
 mod keys;
 mod kinds;
 mod limits;
@@ -35,6 +37,7 @@ mod process;
 mod proxy;
 mod redis_place;
 mod region;
+mod reload;
 mod retry;
 mod rules;
 mod security;
@@ -57,13 +60,14 @@ pub use self::bus::{BusKind, BusSettings, Fence, InboxSettings, RedisSettings, S
 pub use self::compression::{Coding, CompressionSettings};
 pub use self::demo::DemoSettings;
 pub use self::diff::{Step, step};
+pub use self::doubt::{Content, Doubt};
 pub use self::environment::Environment;
 pub use self::failover::{Failover, FailoverError, SpillFactor};
 pub use self::files::StaticSettings;
 pub use self::health::{HealthSettings, ProbeKind, RegionHealthSettings, WhenExceeded};
 pub use self::hub::{DeliveryMode, HubSettings, OverLimit};
 pub use self::limits::{Frequency, LimitKey, LimitSettings, OnError};
-pub use self::load::{LoadOptions, Loaded, hidden_variables, load};
+pub use self::load::{Fingerprint, LoadOptions, Loaded, fingerprint, hidden_variables, load};
 pub use self::log::{LogFormat, LogLevel, LogSettings};
 pub use self::manager::ServiceManager;
 pub use self::page::PageSettings;
@@ -74,6 +78,7 @@ pub use self::process::{Instances, ProcessSettings, StopSignal};
 pub use self::proxy::{ProxyProtocol, ProxySettings, TraceMode};
 pub use self::redis_place::{RedisMode, RedisNode, RedisPlace};
 pub use self::region::{BackendSettings, HubPlace, RegionName, RegionNameError, RegionSettings};
+pub use self::reload::ReloadSettings;
 pub use self::retry::RetrySettings;
 pub use self::rules::{RuleAction, RuleSettings};
 pub use self::security::{SecurityProfile, SecuritySettings};
@@ -114,6 +119,7 @@ pub struct Settings {
     pub compression: CompressionSettings,
     pub security: SecuritySettings,
     pub demo: DemoSettings,
+    pub reload: ReloadSettings,
     pub shutdown: ShutdownSettings,
 }
 

@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::SystemTime;
 
 use tokio::time::Instant;
 
@@ -30,9 +31,12 @@ pub enum State {
 
 /// One instance, for a status page.
 #[derive(Clone, Debug, serde::Serialize)]
+#[serde(rename_all = "camelCase")]
 pub struct InstanceSnapshot {
     pub instance: usize,
     pub state: State,
+    /// Since when it is in this state, in RFC 3339.
+    pub since: String,
     pub pid: Option<i32>,
     pub port: Option<u16>,
     /// Starts after it had ended unasked.
@@ -59,6 +63,8 @@ pub struct ProcessSnapshot {
 #[derive(Clone, Debug)]
 pub(super) struct Row {
     pub(super) state: State,
+    /// When it came into this state.
+    since: SystemTime,
     /// The present life: process, its guard, its port, when it began.
     pub(super) life: Option<(i32, i32, u16, Instant)>,
     pub(super) restarts: u64,
@@ -71,6 +77,7 @@ impl Default for Row {
     fn default() -> Self {
         Self {
             state: State::Starting,
+            since: SystemTime::now(),
             life: None,
             restarts: 0,
             memory: 0,
@@ -99,7 +106,12 @@ impl Board {
     /// Changes what is known of one instance.
     pub(super) fn note(&self, key: &Key, instance: usize, change: impl FnOnce(&mut Row)) {
         let mut rows = self.rows();
-        change(rows.entry(key.clone()).or_default().entry(instance).or_default());
+        let row = rows.entry(key.clone()).or_default().entry(instance).or_default();
+        let before = row.state;
+        change(row);
+        if row.state != before {
+            row.since = SystemTime::now();
+        }
         self.count(key, &rows);
     }
 
@@ -169,6 +181,7 @@ impl Board {
         let instance = |(instance, row): (&usize, &Row)| InstanceSnapshot {
             instance: *instance,
             state: row.state,
+            since: humantime::format_rfc3339_millis(row.since).to_string(),
             pid: row.life.map(|(pid, ..)| pid),
             port: row.life.map(|(_, _, port, _)| port),
             restarts: row.restarts,

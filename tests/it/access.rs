@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use meridian::settings::{
     AccessFormat, BackendSettings, LimitSettings, RegionName, RuleAction, RuleSettings, Settings,
-    StaticSettings,
+    StaticSettings, TraceMode,
 };
 use serde_json::Value;
 use tempfile::TempDir;
@@ -238,12 +238,19 @@ async fn every_end_leaves_one_line() {
         ("/files/none", in_1, 404, "not_found"),
         ("/health", "", 200, "local"),
     ] {
-        assert_eq!(get(proxy, path, headers).await.status, status, "{path}");
-        says(&lines.of(path).await, &[("status", status.into()), ("end", end.into())]);
+        let answer = get(proxy, path, &format!("{headers}{trace}")).await;
+        assert_eq!(answer.status, status, "{path}");
+        let line = lines.of(path).await;
+        says(&line, &[("status", status.into()), ("end", end.into())]);
+        // Whoever answered: what the client was told, and was told of, is found again.
+        assert_eq!(line["request_id"].as_str(), answer.header("x-request-id"), "{path}");
+        says(&line, &[("trace_id", "0af7651916cd43dd8448eb211c80319c".into())]);
     }
-    assert_eq!(get(proxy, "/limited", "").await.status, 429);
+    assert_eq!(get(proxy, "/limited", trace).await.status, 429);
     eventually("the second line", async || {
-        lines.all().iter().any(|line| line["end"] == "rate_limited" && line["status"] == 429)
+        lines.all().iter().any(|line| {
+            line["end"] == "rate_limited" && line["status"] == 429 && line["trace_id"].is_string()
+        })
     })
     .await;
     let big = post("/big", "", &"x".repeat(200));
@@ -307,6 +314,19 @@ async fn every_end_leaves_one_line() {
         assert_eq!(*count, if path == "/limited" { 2 } else { 1 }, "{path}");
     }
     assert_eq!(counts.len(), 31, "{counts:?}");
+}
+
+#[tokio::test]
+async fn where_traces_are_not_looked_at_no_line_has_one() {
+    let lines = Lines::new();
+    let gateway = Gateway::start(|settings| {
+        lines.write_here(settings, AccessFormat::Json);
+        settings.proxy.trace = TraceMode::Off;
+    })
+    .await;
+    let trace = "traceparent: 00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01\r\n";
+    get(gateway.proxy(), "/nowhere", trace).await;
+    says(&lines.of("/nowhere").await, &[("status", 400.into()), ("trace_id", Value::Null)]);
 }
 
 #[tokio::test]

@@ -2,15 +2,17 @@
 
 use std::net::SocketAddr;
 use std::process::Output;
+use std::time::Duration;
 
-use meridian::settings::Secret;
+use meridian::settings::{ProbeKind, Secret};
 use serde_json::{Value, json};
 use tokio::process::Command;
 
 use crate::harness::backend::Backend;
 use crate::harness::browser::Browser;
 use crate::harness::gateway::{Gateway, add_backend};
-use crate::harness::http::{Answer, exchange, get};
+use crate::harness::http::{Answer, Http, exchange, get};
+use crate::harness::supervised::Supervised;
 use crate::harness::{eventually, within};
 
 async fn ask(admin: SocketAddr, line: &str, headers: &str) -> Answer {
@@ -76,6 +78,12 @@ async fn a_drained_backend_gets_nothing_new_until_it_is_resumed() {
         (&json!("draining"), &json!(false))
     );
     assert!(a.heads().is_empty() && b.heads().len() == 6);
+    let metrics = get(admin, "/metrics", "").await.text().to_owned();
+    let drained = |backend: &Backend, is: u8| {
+        let address = backend.address;
+        format!("meridian_proxy_backend_drained{{region=\"1\",backend=\"{address}\"}} {is}\n")
+    };
+    assert!(metrics.contains(&drained(&a, 1)) && metrics.contains(&drained(&b, 0)), "{metrics}");
     assert_eq!(post(admin, &format!("{of_a}/resume")).await.status, 200);
     eventually("a request at the resumed one", async || {
         get(gateway.proxy(), "/", "x-region: 1\r\n").await.text() == "a"
@@ -177,6 +185,11 @@ async fn the_command_line_says_the_same_words() {
     let backend = a.address.to_string();
     let json = |output: &Output| serde_json::from_slice::<Value>(&output.stdout).unwrap();
     let said = cli(admin, &["status"]).await;
+    let words = String::from_utf8(said.stdout).unwrap();
+    assert!(words.starts_with("meridian ") && words.contains(": serving\n"), "{words}");
+    assert!(words.contains("region 1: the primaries serve"), "{words}");
+    assert!(words.contains(&format!("  {backend}  in use  0 active, weight 1\n")), "{words}");
+    let said = cli(admin, &["status", "--json"]).await;
     assert_eq!((said.status.code(), &json(&said)["service"]), (Some(0), &json!("meridian")));
     let said = cli(admin, &["drain", "1", &backend]).await;
     assert_eq!((said.status.code(), &json(&said)["backend"]["draining"]), (Some(0), &json!(true)));
@@ -269,5 +282,97 @@ async fn nothing_that_is_shown_becomes_markup() {
     );
     assert_eq!(tab.texts(".backends .name").await, ["<script>1</script>"]);
     browser.close().await;
+    gateway.stop().await.unwrap();
+}
+
+/// The built binary: programs, a certificate, and a reload that is refused.
+#[tokio::test]
+async fn the_page_shows_programs_certificates_and_reloads() {
+    let section = "command = \"node server.js\"\ninstances = 2\n[tls]\nport = 0\ndev = true\ndev_in_production = true\n";
+    let gateway = Supervised::start(section).await;
+    gateway.has_up(2).await;
+    let browser = Browser::start().await;
+    let tab = browser.open(&format!("http://{}/", gateway.admin)).await;
+    tab.wait_for_text("#processes", "up for").await;
+    assert_eq!(tab.texts("#processes h3").await, ["web of region 1"]);
+    assert_eq!(tab.texts("#processes .name").await, ["instance 0", "instance 1"]);
+    tab.wait_for(
+        "two that are ready",
+        "document.querySelectorAll('#processes .good').length === 2",
+    )
+    .await;
+    let killed = gateway.pid("/").await;
+    tab.wait_for_text("#processes", &format!("pid {killed}, ").replace(", ", " · ")).await;
+    Supervised::signal(killed, "KILL").await;
+    tab.wait_for_text("#processes", "1 restarts").await;
+    tab.wait_for_text("#processes", "last end: signal KILL").await;
+
+    assert_eq!(tab.texts("#certificates .name").await, ["dev"]);
+    tab.wait_for_text("#certificates .good", "ends in ").await;
+    tab.wait_for_text("#certificates .facts", "localhost").await;
+
+    gateway.reload(&section.replace("instances = 2", "instances = 1")).await;
+    tab.wait_for_text("#about", "applied at ").await;
+    tab.wait_for_text("#about", "by request, in ").await;
+    tab.wait_for("one instance", "document.querySelectorAll('#processes .name').length === 1")
+        .await;
+    let refused = gateway.answer_to(&section.replace("instances = 2", "instances = 0")).await;
+    assert_eq!(refused.status, 422);
+    tab.wait_for_text("#about .bad", "default.toml: regions.1.processes.web.instances: ").await;
+
+    let picture = |name| std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+    tab.screenshot(&picture("status-all.png")).await;
+    tab.be_phone(360).await;
+    let wide = tab.value("document.documentElement.scrollWidth > innerWidth").await;
+    assert_eq!(wide, false, "a phone needs no sideways scrolling");
+    tab.screenshot(&picture("status-all-phone.png")).await;
+    browser.close().await;
+}
+
+#[tokio::test]
+async fn who_is_slow_or_many_or_long_is_bounded() {
+    let gateway = Gateway::start(|settings| {
+        settings.admin.max_connections = 2.try_into().unwrap();
+        settings.admin.idle_timeout = Duration::from_millis(400);
+    })
+    .await;
+    let admin = gateway.admin();
+    // One that sends half a head, and one that sends nothing more: there is no room for a third …
+    let mut half = Http::connect(admin).await;
+    half.send("GET /health HTTP/1.1\r\nHo").await;
+    let mut kept = Http::connect(admin).await;
+    let request = "GET /health HTTP/1.1\r\nHost: a\r\n\r\n";
+    kept.send(request).await;
+    assert_eq!(kept.answer(request).await.status, 200);
+    // … until their time is over.
+    assert_eq!(get(admin, "/health", "").await.status, 200);
+    assert_eq!((half.rest().await, kept.rest().await), (vec![], vec![]));
+    let long = "POST /reload HTTP/1.1\r\nHost: localhost\r\nContent-Length: 70000\r\n\r\n";
+    let answer = exchange(admin, long).await;
+    assert_eq!((answer.status, answer.code().as_str()), (413, "body_too_large"));
+    gateway.stop().await.unwrap();
+}
+
+/// Why a backend is out: which probe, which answer, since when; and until when, where that is known.
+#[tokio::test]
+async fn the_status_says_why_a_backend_is_out() {
+    let ill = Backend::saying("ill").await;
+    let gateway = Gateway::start(|settings| {
+        add_backend(settings, "1", ill.address);
+        settings.health.active = ProbeKind::Http;
+        settings.health.path = "/up".to_owned();
+        settings.health.expect = "204".parse().unwrap();
+    })
+    .await;
+    let why = "a probe (GET /up) failed: status 200, which is not 204";
+    let facts =
+        async || status(gateway.admin()).await["regions"][0]["backends"][0]["facts"].to_string();
+    eventually("the probe", async || facts().await.contains(why)).await;
+    let said = facts().await;
+    assert!(said.contains("\"down since 20") && said.contains("\"the last probe, at 20"), "{said}");
+    let words = cli(gateway.admin(), &["status"]).await.stdout;
+    let words = String::from_utf8(words).unwrap();
+    assert!(words.contains("region 1: no backend is available"), "{words}");
+    assert!(words.contains("  passed over  ") && words.contains(why), "{words}");
     gateway.stop().await.unwrap();
 }

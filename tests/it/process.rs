@@ -26,6 +26,30 @@ fn check_says_that_all_is_well() {
     assert_eq!(run(&["check"], &[]), (0, "configuration is valid\n".to_owned(), String::new()));
 }
 
+/// What does nothing is no error, except where it is to be one; whoever starts is told, too.
+#[test]
+fn check_warns_of_what_has_no_effect() {
+    let set = ["--set", "breaker.trials=9"];
+    let (code, answer, out) = run(&[&["check"], &set[..]].concat(), &[]);
+    assert_eq!((code, answer.as_str()), (0, "configuration is valid\n"));
+    let warning = "warning: --set: breaker.trials: has no effect: the breaker is off; set breaker.enabled to true\n";
+    assert_eq!(out, warning);
+    let (code, answer, out) = run(&[&["check", "--strict"], &set[..]].concat(), &[]);
+    assert_eq!((code, answer.as_str(), out.as_str()), (2, "", warning));
+    assert_eq!(run(&["check", "--strict"], &[]).0, 0);
+}
+
+/// The files that the product comes with are as quiet as none.
+#[test]
+fn the_shipped_files_have_no_warnings() {
+    let config = Path::new(env!("CARGO_MANIFEST_DIR")).join("config");
+    for environment in ["development", "production"] {
+        let arguments = ["check", "--strict", "--config", config.to_str().unwrap()];
+        let (code, _, out) = run(&arguments, &[("NODE_ENV", environment)]);
+        assert_eq!((code, out.as_str()), (0, ""), "{environment}");
+    }
+}
+
 #[test]
 fn check_says_every_problem_and_exits_with_two() {
     let (code, answer, out) = run(&["check", "--set", "workers=many"], &[("PROXY_PORT", "x")]);

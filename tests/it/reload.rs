@@ -351,3 +351,93 @@ async fn echo() -> SocketAddr {
     });
     address
 }
+
+/// Lines of the file that is named, and what a signal and a reload make of it.
+#[tokio::test]
+async fn access_lines_go_where_a_signal_and_a_reload_say() {
+    let backend = Backend::saying("a").await;
+    let logs = tempfile::tempdir().unwrap();
+    let path = |name: &str| logs.path().join(name);
+    let text = |name: &str| std::fs::read_to_string(path(name)).unwrap_or_default();
+    let writing = |file: &Path, rest: &str| {
+        let regions = regions(&[backend.address], &[]);
+        format!("{regions}[access]\nfile = \"{}\"\n{rest}\n", file.display())
+    };
+    let gateway = Configured::start(&writing(&path("a"), "format = \"json\"")).await;
+    let ask = async |target: &str| {
+        assert_eq!(get(gateway.proxy, target, "x-region: 1\r\n").await.text(), "a");
+    };
+    ask("/one").await;
+    eventually("the first line", async || text("a").contains("\"path\":\"/one\"")).await;
+    std::fs::rename(path("a"), path("a.old")).unwrap();
+    gateway.process.signal("USR1").await;
+    // Before there is another line.
+    eventually("the file to be begun anew", async || path("a").exists()).await;
+    ask("/two").await;
+    eventually("the second line", async || text("a").contains("\"path\":\"/two\"")).await;
+    assert!(!text("a.old").contains("/two"), "{}", text("a.old"));
+
+    gateway.say(&writing(&path("b"), "format = \"combined\"\nqueries = true"));
+    let report = gateway.reload().await.json();
+    assert_eq!(report["changed"], json!(["access.file", "access.format", "access.queries"]));
+    ask("/three?x=1").await;
+    eventually("the third line", async || text("b").contains("\"GET /three?x=1 HTTP/1.1\" 200 1 "))
+        .await;
+    assert!(!text("a").contains("/three"));
+
+    gateway.say(&writing(&path("nowhere/c"), ""));
+    assert_eq!(gateway.reload().await.status, 422);
+    ask("/four").await;
+    eventually("the fourth line", async || text("b").contains("GET /four HTTP/1.1")).await;
+    gateway.say(&format!("{}[log]\naccess = false\n", regions(&[backend.address], &[])));
+    assert_eq!(gateway.reload().await.json()["result"], "applied");
+    ask("/five").await;
+    gateway.process.signal("TERM").await;
+    let (code, said) = gateway.process.end().await;
+    assert_eq!(code, Some(0), "{said}");
+    assert!(!text("b").contains("/five") && !said.contains("GET /five"), "{said}");
+}
+
+/// As Kubernetes swaps a ConfigMap, and as an editor saves.
+#[tokio::test]
+async fn changed_files_are_read_by_themselves_where_that_is_wanted() {
+    let (a, b) = (Backend::saying("a").await, Backend::saying("b").await);
+    let folder = tempfile::tempdir().unwrap();
+    let mounted = |version: &str, text: &str| {
+        std::fs::create_dir(folder.path().join(version)).unwrap();
+        std::fs::write(folder.path().join(version).join("default.toml"), text).unwrap();
+        let next = folder.path().join("next");
+        std::os::unix::fs::symlink(version, &next).unwrap();
+        std::fs::rename(next, folder.path().join("..data")).unwrap();
+    };
+    let watching = |rest: &str| format!("{rest}[reload]\nwatch_interval = \"50ms\"\n");
+    mounted("..1", &watching(&regions(&[a.address], &[])));
+    std::os::unix::fs::symlink("..data/default.toml", folder.path().join("default.toml")).unwrap();
+    let arguments = ["--watch", "--config", folder.path().to_str().unwrap()];
+    let mut process = Process::start(&arguments, &["NODE_ENV=production", "CONF__WORKERS=1"]);
+    let (proxy, admin) = (process.address("proxy").await, process.address("admin").await);
+    let hears = async || get(proxy, "/", "x-region: 1\r\n").await.text().to_owned();
+    assert_eq!(hears().await, "a");
+
+    mounted("..2", &watching(&regions(&[b.address], &[])));
+    eventually("the other backend", async || hears().await == "b").await;
+    let configuration =
+        async || get_as_operator(admin, "/status").await.json()["configuration"].clone();
+    eventually("the report", async || configuration().await["generation"] == 2).await;
+    assert_eq!(configuration().await["lastReload"]["by"], "a changed file");
+
+    mounted("..3", &watching("[proxy]\nconnect_timeout = \"soon\"\n"));
+    eventually("the refusal", async || configuration().await["failure"].is_object()).await;
+    let failure = configuration().await["failure"].clone();
+    assert_eq!(failure["problems"][0]["key"], "proxy.connect_timeout");
+    assert_eq!(hears().await, "b");
+    // It is told of once, however often it is looked at: the next report is of what comes next.
+    mounted("..4", &watching(&regions(&[a.address], &[])));
+    eventually("the first backend", async || hears().await == "a").await;
+    eventually("the report", async || configuration().await["generation"] == 3).await;
+    let metrics = get(admin, "/metrics", "").await.text().to_owned();
+    assert!(metrics.contains("configuration_reloads_total{result=\"refused\"} 1\n"), "{metrics}");
+    process.signal("TERM").await;
+    let (code, said) = process.end().await;
+    assert_eq!(code, Some(0), "{said}");
+}

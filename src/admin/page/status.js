@@ -65,6 +65,8 @@ function show(status) {
   at("state").className = status.ready ? "good" : "warn";
   about(status);
   regions(status.regions);
+  section("processes", status.sections?.processes, processes);
+  section("certificates", status.sections?.certificates, certificates);
   more(status);
 }
 
@@ -76,15 +78,31 @@ function about(status) {
     ["In flight", status.inFlight],
     ["Chat", `${status.hub.sockets} sockets, ${status.hub.users} users`],
     ["Bus", status.bus.state === "up" ? `${status.bus.kind}, up` : `${status.bus.kind}, down: ${status.bus.why}`],
-    ["Configuration", `generation ${configuration.generation}, since ${configuration.since}`],
+    ["Configuration", `generation ${configuration.generation}, since ${moment(configuration.since)}`],
   ];
+  if (configuration.lastReload) rows.push(["Last reload", reloaded(configuration.lastReload)]);
   if (configuration.restart.length > 0) rows.push(["Waits for a restart", configuration.restart.join(", ")]);
+  if (configuration.warnings?.length > 0) rows.push(["Warnings", configuration.warnings.map(problem).join("; "), "warn"]);
   if (configuration.failure) {
-    const why = configuration.failure.problems.map((each) => `${each.source}: ${each.key}: ${each.message}`);
-    rows.push(["Refused", `${configuration.failure.at}: ${why.join("; ")}`]);
+    const why = configuration.failure.problems.map(problem);
+    rows.push(["Refused", `${moment(configuration.failure.at)}: ${why.join("; ")}`, "bad"]);
   }
-  const cells = rows.flatMap(([name, value]) => [element("dt", name), element("dd", String(value))]);
+  const cells = rows.flatMap(([name, value, kind]) => [element("dt", name), element("dd", String(value), kind)]);
   at("about").replaceChildren(...cells);
+}
+
+function problem(of) {
+  return [of.source, of.key, of.message].filter(Boolean).join(": ");
+}
+
+function reloaded(report) {
+  const changed = report.changed.length > 0 ? `; changed: ${report.changed.join(", ")}` : "";
+  return `${report.result} at ${moment(report.at)} by ${report.by}, in ${report.tookMs} ms${changed}`;
+}
+
+// Without the fraction of a second.
+function moment(text) {
+  return text.replace(/\.\d+Z$/, "Z");
 }
 
 function regions(all) {
@@ -98,7 +116,7 @@ function regions(all) {
 }
 
 function region(of) {
-  const card = element("article", undefined, "region");
+  const card = element("article", undefined, "region card");
   card.append(element("h3", `Region ${of.region}`));
   card.append(element("p", of.facts.join(" · ")));
   const list = element("ul", undefined, "backends");
@@ -122,8 +140,72 @@ function row(name, backend) {
   return item;
 }
 
+// A list that is there only while it has something to say.
+function section(id, all, show) {
+  at(id).hidden = !(all?.length > 0);
+  at(id).querySelector("div").replaceChildren(...show(all ?? []));
+}
+
+function line(name, [words, kind], facts) {
+  const item = element("li");
+  item.append(element("span", name, "name"), element("span", words, kind));
+  item.append(element("span", facts.filter(Boolean).join(" · "), "facts"));
+  return item;
+}
+
+function processes(all) {
+  return all.map((of) => {
+    const card = element("article", undefined, "card");
+    card.append(element("h3", `${of.process} of region ${of.region}`));
+    const list = element("ul", undefined, "rows");
+    list.append(...of.instances.map(instance));
+    card.append(list);
+    return card;
+  });
+}
+
+const DOING = {
+  ready: ["ready", "good"],
+  starting: ["starting", "warn"],
+  draining: ["draining", "warn"],
+  backoff: ["waits to be started again", "bad"],
+  crash_loop: ["in a crash loop", "bad"],
+  stopped: ["stopped by an operator", "warn"],
+};
+
+function instance(of) {
+  const facts = [`since ${moment(of.since)}`];
+  if (of.pid !== null) facts.push(`pid ${of.pid}`, `port ${of.port}`, `up for ${duration(of.uptime)}`);
+  facts.push(`${of.restarts} restarts`);
+  if (of.pid !== null) facts.push(`${(of.memory / 1048576).toFixed(1)} MiB`);
+  if (of.lastExit) facts.push(`last end: ${of.lastExit}`);
+  if (of.draining.length > 0) facts.push(`still finishing: pid ${of.draining.join(", ")}`);
+  return line(`instance ${of.instance}`, DOING[of.state] ?? [of.state, "warn"], facts);
+}
+
+// When a certificate is soon to end; as in the log.
+const SOON_DAYS = 14;
+
+function certificates(all) {
+  const card = element("article", undefined, "card");
+  const list = element("ul", undefined, "rows");
+  for (const of of all) {
+    const days = Math.floor((new Date(of.notAfter) - Date.now()) / 86400000);
+    const [words, kind] =
+      days < 0 ? ["has run out", "bad"] : [`ends in ${days} days`, days < SOON_DAYS ? "warn" : "good"];
+    const facts = [`until ${of.notAfter}`, of.hosts.join(", "), `from ${of.source}`];
+    if (of.isDefault) facts.push("shown to whoever names no host of the others");
+    list.append(line(of.name, [words, kind], facts));
+  }
+  card.append(list);
+  return all.length > 0 ? [card] : [];
+}
+
+const SHOWN = ["processes", "certificates"];
+
 function more(status) {
   const made = Object.entries(status.sections ?? {}).flatMap(([name, value]) => {
+    if (SHOWN.includes(name)) return [];
     if (value === null || (Array.isArray(value) && value.length === 0)) return [];
     return [element("h2", name), element("pre", JSON.stringify(value, null, 2))];
   });
@@ -163,7 +245,7 @@ async function send(path) {
     const response = await ask(path, "POST");
     const body = await response.json();
     if (response.ok) complain("");
-    else if (body.problems) complain(`The configuration is not valid:\n${body.problems.map((each) => `${each.source}: ${each.key}: ${each.message}`).join("\n")}`);
+    else if (body.problems) complain(`The configuration is not valid:\n${body.problems.map(problem).join("\n")}`);
     else complain(body.error.message);
   } catch {
     complain("The gateway does not answer.");

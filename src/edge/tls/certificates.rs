@@ -26,7 +26,7 @@ use super::x509::{self, Facts};
 const MAX_BYTES: u64 = 1024 * 1024;
 
 /// The digest of both files, by which a change is known. Keys are not kept for that.
-pub(super) type Content = [u8; 32];
+pub(super) use crate::settings::Content;
 
 /// Where a pair stands, and what it is called.
 #[derive(Clone, Debug, PartialEq, Eq)]

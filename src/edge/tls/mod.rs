@@ -130,6 +130,8 @@ pub struct CertificateSnapshot {
     pub hosts: Vec<String>,
     /// RFC 3339.
     pub not_after: String,
+    /// The file that it was read from.
+    pub source: String,
     pub is_default: bool,
 }
 
@@ -225,6 +227,7 @@ impl Tls {
                 name: pair.place.name.to_string(),
                 hosts: pair.facts.names.iter().cloned().chain(addresses).collect(),
                 not_after: humantime::format_rfc3339_seconds(ends).to_string(),
+                source: pair.place.cert.display().to_string(),
                 is_default: *pair.place.name == *table.default_name(),
             }
         };

@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::certificates::{Certificates, Content, Files, Pair, Place, Table};
 use super::{Tls, dev};
+use crate::settings::Doubt;
 
 /// From here on, the end of a certificate is a warning.
 const SOON: i64 = 14 * DAY;
@@ -29,20 +30,13 @@ const AGAIN: Duration = Duration::from_secs(2);
 #[derive(Debug, Default)]
 struct Doubts(HashMap<Arc<str>, Doubt>);
 
-#[derive(Debug, PartialEq, Eq)]
-struct Doubt {
-    /// Nothing where the files could not be read.
-    content: Option<Content>,
-    told: bool,
-}
-
 impl Doubts {
     /// Notes that `content` is no good; true where that is to be told now.
     fn confirm(&mut self, name: &Arc<str>, content: Option<Content>) -> bool {
         match self.0.get_mut(name) {
-            Some(doubt) if doubt.content == content => !std::mem::replace(&mut doubt.told, true),
-            _ => {
-                self.0.insert(Arc::clone(name), Doubt { content, told: false });
+            Some(doubt) => doubt.confirm(content),
+            None => {
+                self.0.insert(Arc::clone(name), Doubt::of(content));
                 false
             }
         }
@@ -54,7 +48,7 @@ impl Doubts {
 
     /// Whether something is to be looked at soon.
     fn are_open(&self) -> bool {
-        self.0.values().any(|doubt| !doubt.told)
+        self.0.values().any(Doubt::is_open)
     }
 }
 

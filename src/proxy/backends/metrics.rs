@@ -122,6 +122,10 @@ impl fmt::Debug for BackendCollector {
 struct Figures {
     requests: u64,
     active: i64,
+    /// How many of the name could not be reached a moment ago, …
+    unreachable: i64,
+    /// … and how many an operator has taken out.
+    drained: i64,
     /// Of its name, where it has one.
     lookups: Option<Lookups>,
 }
@@ -138,6 +142,8 @@ impl BackendCollector {
                 let figures = all.entry(labels).or_default();
                 figures.requests += upstream.requests();
                 figures.active += i64::try_from(upstream.active()).unwrap_or(i64::MAX);
+                figures.unreachable += i64::from(upstream.health.standing().unreachable);
+                figures.drained += i64::from(upstream.is_draining());
                 figures.lookups = upstream.address.name().map(|name| name.snapshot().1);
             }
         }
@@ -158,15 +164,27 @@ impl Collector for BackendCollector {
         for (labels, figures) in &all {
             ConstCounter::new(figures.requests).encode(requests.encode_family(labels)?)?;
         }
-        let gauge = ConstGauge::new(0_i64).metric_type();
-        let mut active = encoder.encode_descriptor(
-            "proxy_backend_active",
-            "Exchanges with a backend that are going on, tunnels among them",
-            None,
-            gauge,
-        )?;
-        for (labels, figures) in &all {
-            ConstGauge::new(figures.active).encode(active.encode_family(labels)?)?;
+        let gauges: [(&str, &str, fn(&Figures) -> i64); 3] = [
+            (
+                "proxy_backend_active",
+                "Exchanges with a backend that are going on, tunnels among them",
+                |figures| figures.active,
+            ),
+            (
+                "proxy_backend_unreachable",
+                "1 while a backend is passed over because it could not be reached (proxy.fail_timeout)",
+                |figures| figures.unreachable,
+            ),
+            ("proxy_backend_drained", "1 while an operator has taken a backend out", |figures| {
+                figures.drained
+            }),
+        ];
+        for (name, help, figure) in gauges {
+            let gauge = ConstGauge::new(0_i64).metric_type();
+            let mut family = encoder.encode_descriptor(name, help, None, gauge)?;
+            for (labels, figures) in &all {
+                ConstGauge::new(figure(figures)).encode(family.encode_family(labels)?)?;
+            }
         }
         let counter = ConstCounter::new(0_u64).metric_type();
         let mut lookups = encoder.encode_descriptor(

@@ -173,8 +173,12 @@ impl Judges {
             }
             Some(Turn::Down) => {
                 let needed = if first { 1 } else { fall };
-                let why =
-                    format!("{needed} probes failed, the last: {}", failure.unwrap_or_default());
+                let failure = failure.unwrap_or_default();
+                let why = if needed == 1 {
+                    format!("a probe ({}) failed: {failure}", settings.asks())
+                } else {
+                    format!("{needed} probes ({}) failed, the last: {failure}", settings.asks())
+                };
                 tracing::warn!(target: "Proxy", region, backend, "the backend is down: {why}");
                 marks.set(Marks::DOWN);
                 self.down = Some(Note { why, since: now, until: None });

@@ -18,7 +18,7 @@ async fn probes_alone_take_a_backend_out_and_bring_it_back() {
     ill.probed(Mood::Answers(503));
     clinic.state(0, "down").await;
     let why = clinic.backend(0).health.marks[0].why.clone();
-    assert_eq!(why, "1 probes failed, the last: status 503, which is not 200-399");
+    assert_eq!(why, "a probe (GET /health) failed: status 503, which is not 200-399");
     clinic.posts(10).await;
     assert_eq!((ill.requests(), well.requests()), (5, 15));
     ill.probed(Mood::Answers(204));

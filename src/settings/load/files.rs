@@ -15,10 +15,9 @@ const MAX_BYTES: u64 = 4 * 1024 * 1024;
 
 /// Gathers the leaves of both files. Either may be missing, but a folder named on purpose must hold one.
 pub(super) fn read(options: &LoadOptions, environment: Environment, gathered: &mut Gathered) {
-    let named = options.config.clone();
-    let folder = named.clone().unwrap_or_else(|| PathBuf::from("config"));
+    let folder = folder(options);
     let mut missing = true;
-    for name in ["default.toml".to_owned(), format!("{environment}.toml")] {
+    for name in names(environment) {
         let shown = folder.join(&name);
         let source = Source::File(shown.display().to_string());
         match read_bounded(&options.folder.join(&shown)) {
@@ -31,12 +30,28 @@ pub(super) fn read(options: &LoadOptions, environment: Environment, gathered: &m
         }
         missing = false;
     }
-    if missing && named.is_some() {
+    if missing && options.config.is_some() {
         gathered.incomplete = true;
         let message =
             format!("{} holds neither default.toml nor {environment}.toml", folder.display());
         gathered.problem("--config", "", message);
     }
+}
+
+fn folder(options: &LoadOptions) -> PathBuf {
+    options.config.clone().unwrap_or_else(|| PathBuf::from("config"))
+}
+
+fn names(environment: Environment) -> [String; 2] {
+    ["default.toml".to_owned(), format!("{environment}.toml")]
+}
+
+/// All files that are read for settings, `.env` included, whether they are there or not.
+pub(super) fn paths(options: &LoadOptions, environment: Environment) -> Vec<PathBuf> {
+    let folder = options.folder.join(folder(options));
+    let mut paths: Vec<_> = names(environment).iter().map(|name| folder.join(name)).collect();
+    paths.push(options.folder.join(".env"));
+    paths
 }
 
 /// The text of a file, or `None` where there is none.

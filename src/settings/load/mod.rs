@@ -18,14 +18,16 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
 
+use sha2::{Digest as _, Sha256};
+
 #[cfg(test)]
 pub(super) use self::variables::{VARIABLES, is_read};
 
 use self::leaf::Leaf;
 use self::variables::HubPort;
-use super::check;
 use super::problem::{Problem, Provenance, SettingsErrors, Source};
-use super::{Environment, Parts, ServiceManager, Settings};
+use super::{Content, Environment, Parts, ServiceManager, Settings};
+use super::{check, idle};
 
 /// The key of the API in development, where no other is named.
 const DEVELOPMENT_KEY: &str = "meridian-development";
@@ -171,8 +173,43 @@ pub fn load(options: &LoadOptions) -> Result<Loaded, SettingsErrors> {
         warnings: Vec::new(),
     };
     loaded.warnings = missing_programs(&loaded, options.variables.get("PATH").map(String::as_str));
+    loaded.warnings.extend(idle::idle(&loaded.settings, &loaded.provenance));
     join_demo(&mut loaded);
     Ok(loaded)
+}
+
+/// What the files hold that [`load`] would read now, those that are missing included; `None` where one of them is there and
+/// cannot be read. Which files these are, only a start decides anew.
+pub fn fingerprint(options: &LoadOptions, environment: Environment) -> Option<Fingerprint> {
+    let mut digest = Sha256::new();
+    let mut there = Vec::new();
+    for path in files::paths(options, environment) {
+        let text = files::read_bounded(&path).ok()?;
+        there.push(text.is_some());
+        let text = text.unwrap_or_default();
+        digest.update((text.len() as u64).to_le_bytes());
+        digest.update(text);
+    }
+    Some(Fingerprint { there, content: digest.finalize().into() })
+}
+
+/// See [`fingerprint`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fingerprint {
+    /// Which of the files there are.
+    there: Vec<bool>,
+    content: Content,
+}
+
+impl Fingerprint {
+    pub fn content(&self) -> Content {
+        self.content
+    }
+
+    /// Whether a file is missing that was there then.
+    pub fn lacks(&self, then: &Self) -> bool {
+        then.there.iter().zip(&self.there).any(|(then, now)| *then && !*now)
+    }
 }
 
 /// Processes whose program is not there now; it may be by the time it is started.

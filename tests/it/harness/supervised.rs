@@ -13,7 +13,7 @@ use tokio::net::TcpStream;
 use tokio::process::{Child, Command};
 use tokio::task::JoinSet;
 
-use super::http::{exchange, get};
+use super::http::{Answer, exchange, get};
 use super::{eventually, within};
 
 /// Answers with its process id and instance; ends well when told to. `/slow` takes a while, `/grow` takes memory.
@@ -94,10 +94,15 @@ impl Supervised {
 
     /// Writes another body of the process's section, and has it read.
     pub(crate) async fn reload(&self, toml: &str) {
+        let answer = self.answer_to(toml).await;
+        assert_eq!(answer.status, 200, "{}", answer.text());
+    }
+
+    /// The same, whatever is answered.
+    pub(crate) async fn answer_to(&self, toml: &str) -> Answer {
         configure(&self.folder, toml);
         let request = "POST /reload HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n";
-        let answer = exchange(self.admin, request).await;
-        assert_eq!(answer.status, 200, "{}", answer.text());
+        exchange(self.admin, request).await
     }
 
     async fn address(&self, line: &str) -> SocketAddr {

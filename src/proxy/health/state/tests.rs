@@ -265,7 +265,7 @@ async fn probes_call_it_down_and_up() {
     }
     assert!(patient.health.standing().out);
     let snapshot = patient.health.snapshot();
-    assert_eq!(snapshot.marks[0].why, "3 probes failed, the last: no answer");
+    assert_eq!(snapshot.marks[0].why, "3 probes (a connection) failed, the last: no answer");
     assert_eq!(snapshot.probe.unwrap().failure.unwrap(), "no answer");
     probe(Ok(()));
     assert!(patient.health.standing().out);
