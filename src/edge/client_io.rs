@@ -3,8 +3,8 @@
 //! A client that shuts its write side down behind its request still gets its answer: the FIN is kept from hyper until
 //! then, which would take it for a client that left. A reset is passed on at once, and cancels the request.
 //!
-//! hyper reads and writes through this; [`ConnectionState`] is what the watchdog in `listen` looks at. The first line of a
-//! request is seen here as it came (`pipelined`), before hyper has parsed it.
+//! hyper reads and writes through this; [`ConnectionState`] is what the watchdog in `listen` looks at. What comes is
+//! followed as it came (`messages`), before hyper has parsed it.
 
 use std::io;
 use std::net::IpAddr;
@@ -16,7 +16,7 @@ use std::task::{Context, Poll, Waker, ready};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::access::AccessLog;
-use super::pipelined::Lines;
+use super::messages::{Fault, Messages};
 use super::probe::Probe;
 use super::unparsed::Substitute;
 use crate::proxy::Arrival;
@@ -47,8 +47,10 @@ pub(super) struct ConnectionState {
     write_blocked: AtomicBool,
     /// The watchdog ends it, because an answer is not taken in time.
     is_slow_reader: AtomicBool,
-    /// Which request from here on has a fragment in its target; 0 is none, as far as is known.
-    fragment_in: AtomicU8,
+    /// Requests that the service was given.
+    requests: AtomicU64,
+    /// Which of them is at fault, and how: its number above [`FAULT_BITS`]; 0 is none, as far as is known.
+    fault: AtomicU64,
     /// The head did not come in time.
     expired: AtomicBool,
     /// How far the body of the request being answered has come.
@@ -58,6 +60,8 @@ pub(super) struct ConnectionState {
     /// The count of an answer that hyper has taken whole and the system has not: a drain waits for it, too.
     unsent: Mutex<Option<InFlight>>,
 }
+
+const FAULT_BITS: u32 = 8;
 
 /// What the watchdog compares with its last look.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -157,22 +161,20 @@ impl ConnectionState {
         self.expired.store(true, Ordering::Relaxed);
     }
 
-    /// Whether the target of the request that just began had a fragment; asked once.
-    pub(super) fn take_fragment(&self) -> bool {
-        let number = self.fragment_in.load(Ordering::Relaxed);
-        if number > 0 {
-            self.fragment_in.store(number - 1, Ordering::Relaxed);
-        }
-        number == 1
+    /// What the head of the request that just began had that the parser took without a word; asked once a request.
+    pub(super) fn take_fault(&self) -> Option<Fault> {
+        let number = self.requests() + 1;
+        self.requests.store(number, Ordering::Relaxed);
+        let fault = self.fault.load(Ordering::Relaxed);
+        if fault >> FAULT_BITS == number { Fault::of(fault.to_le_bytes()[0]) } else { None }
     }
 
-    /// The connection ends at the first one, so that later ones are of no concern.
-    fn fragment(&self, number: Option<u8>) {
-        if let Some(number) = number
-            && self.fragment_in.load(Ordering::Relaxed) == 0
-        {
-            self.fragment_in.store(number, Ordering::Relaxed);
-        }
+    fn requests(&self) -> u64 {
+        self.requests.load(Ordering::Relaxed)
+    }
+
+    fn set_fault(&self, number: u64, fault: Fault) {
+        self.fault.store(number << FAULT_BITS | u64::from(fault as u8), Ordering::Relaxed);
     }
 }
 
@@ -186,7 +188,7 @@ pub(super) struct ClientIo<S> {
     /// What is said in place of hyper's own answer to a request that it could not parse.
     substitute: Option<Substitute>,
     probe: Probe,
-    lines: Lines,
+    messages: Messages,
 }
 
 impl<S> ClientIo<S> {
@@ -202,7 +204,7 @@ impl<S> ClientIo<S> {
             peer,
             substitute: None,
             probe: Probe::default(),
-            lines: Lines::default(),
+            messages: Messages::default(),
         }
     }
 
@@ -258,29 +260,34 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for ClientIo<S> {
         if polled.is_ready()
             && let Some(fresh) = buffer.filled().get(before..)
             && !fresh.is_empty()
-            // The rest of a body that nobody wanted may come behind its answer, and is no head.
-            && !self.state.arrival.is_pending()
         {
-            self.read(fresh);
+            self.read(fresh)?;
         }
         polled
     }
 }
 
 impl<S> ClientIo<S> {
-    /// Looks at what came where a head may be.
-    fn read(&mut self, fresh: &[u8]) {
-        let change = self.state.changes.load(Ordering::Relaxed);
-        let found = match self.state.phase() {
-            Phase::Idle => {
-                self.state.enter(Phase::Head);
-                self.lines.head(fresh, change)
+    /// Looks at what came.
+    ///
+    /// # Errors
+    /// For the one who reads the body, where its trailers are at fault.
+    fn read(&mut self, fresh: &[u8]) -> io::Result<()> {
+        let state = &*self.state;
+        if state.phase() == Phase::Upgraded {
+            return Ok(());
+        }
+        if let Some(fault) = self.messages.follow(fresh) {
+            let number = self.messages.number();
+            if number <= state.requests() {
+                return Err(io::Error::new(io::ErrorKind::InvalidData, fault.message()));
             }
-            Phase::Head => self.lines.more(fresh),
-            Phase::Active => self.lines.ahead(fresh, change),
-            Phase::Upgraded => None,
-        };
-        self.state.fragment(found);
+            state.set_fault(number, fault);
+        }
+        if state.phase() == Phase::Idle && self.messages.is_in_head() {
+            state.enter(Phase::Head);
+        }
+        Ok(())
     }
 }
 

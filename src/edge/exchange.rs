@@ -39,7 +39,7 @@ impl Edge {
         let compression = policy.compression.as_ref().filter(|_| matches!(self.door, Door::Public));
         let coding = compression.and_then(|compression| compression.wanted(request.headers()));
         wire.begin(!request.body().is_end_stream());
-        let had_fragment = wire.take_fragment();
+        let fault = wire.take_fault();
         let has_connection_fields = wire.has_connection_fields();
         let mut access = Access::begin(
             Arc::clone(&self.access),
@@ -49,10 +49,9 @@ impl Edge {
             &request,
             request_id,
         );
-        let result = if had_fragment {
-            Err(Refused::BadRequest("the request target must not have a fragment"))
-        } else {
-            self.dispatch(&policy, &link, &mut access, request).await
+        let result = match fault {
+            Some(fault) => Err(Refused::BadRequest(fault.message())),
+            None => self.dispatch(&policy, &link, &mut access, request).await,
         };
         let mut response = self.outcome(result, &policy, &mut access);
         let status = response.status();
@@ -118,8 +117,8 @@ impl Edge {
         request: Request<Incoming>,
     ) -> Result<Response<Content>, Refused> {
         let settings = &policy.settings;
-        let host = link.host(&request)?;
         head::check(&request, settings.max_target_bytes.get())?;
+        let host = link.host(&request)?;
         head::check_size(request.headers(), settings)?;
         let (client, trusted) =
             client_address(request.headers(), link.peer.ip(), &settings.trusted_proxies);

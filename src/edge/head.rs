@@ -25,7 +25,20 @@ pub(super) fn check<B>(request: &Request<B>, max_target: usize) -> Result<(), Re
     if *method == Method::CONNECT || *method == Method::TRACE {
         return Err(Refused::MethodNotAllowed);
     }
-    Ok(())
+    if is_in_place(method, request.uri()) {
+        Ok(())
+    } else {
+        Err(Refused::BadRequest("the request target must be a path, or an absolute URL"))
+    }
+}
+
+/// Whether the target has one of the forms that a method other than CONNECT may have (RFC 9112, section 3.2).
+fn is_in_place(method: &Method, uri: &Uri) -> bool {
+    match uri.path() {
+        "*" => *method == Method::OPTIONS,
+        // A host alone is for CONNECT; beside a path there is a scheme.
+        _ => uri.authority().is_none() || uri.scheme().is_some(),
+    }
 }
 
 /// Holds the header fields to their bounds (RFC 6585, section 5).
@@ -191,6 +204,16 @@ mod tests {
         settings.max_headers = 4.try_into().unwrap();
         assert!(matches!(check_size(headers, &settings), Err(Refused::HeadersTooLarge)));
         assert!(check(&get, 50).is_ok());
+        for (method, target, in_place) in [
+            (Method::GET, "a", false),
+            (Method::GET, "a:80", false),
+            (Method::GET, "*", false),
+            (Method::OPTIONS, "*", true),
+            (Method::GET, "http://a", true),
+            (Method::GET, "/*", true),
+        ] {
+            assert_eq!(check(&request(method, target), 50).is_ok(), in_place, "{target}");
+        }
         let trace = request(Method::TRACE, "/");
         assert!(matches!(check(&trace, 50), Err(Refused::MethodNotAllowed)));
     }

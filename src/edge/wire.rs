@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::client_io::{ConnectionState, Phase};
 use super::h2::StreamWire;
+use super::messages::Fault;
 use crate::proxy::Arrival;
 use crate::shutdown::InFlight;
 
@@ -23,11 +24,12 @@ impl Wire {
         }
     }
 
-    /// Whether the target had a fragment; asked once. HTTP/2 has none in its pseudo-fields, and its codec refuses one.
-    pub(super) fn take_fragment(&self) -> bool {
+    /// What the head had that the parser took without a word; asked once a request. The codec of HTTP/2 drops a fragment
+    /// behind its own decoder, where nobody sees it.
+    pub(super) fn take_fault(&self) -> Option<Fault> {
         match self {
-            Self::Http1(connection) => connection.take_fragment(),
-            Self::Http2(_) => false,
+            Self::Http1(connection) => connection.take_fault(),
+            Self::Http2(_) => None,
         }
     }
 

@@ -24,6 +24,9 @@ use super::dial::{self, ConnectError, Http2, Offer, Sender, Turn};
 use super::upload::RequestBody;
 use crate::settings::ProxySettings;
 
+/// Header fields that hyper's parser has room for on its stack; told of a number, it takes memory for each answer.
+const PARSED: usize = 100;
+
 #[derive(Debug)]
 struct Idle {
     sender: http1::SendRequest<RequestBody>,
@@ -137,11 +140,11 @@ impl Conns {
         }
         let stream = dial::tcp(&upstream.address, bounds.connect_timeout).await?;
         match &upstream.tls {
-            None => self.http1(upstream, stream).await,
+            None => self.http1(upstream, stream, bounds).await,
             Some(tls) => {
                 Box::pin(async {
                     let secured = tls.handshake(stream, Offer::Http1, bounds.tls_timeout).await?;
-                    self.http1(upstream, secured.0).await
+                    self.http1(upstream, secured.0, bounds).await
                 })
                 .await
             }
@@ -182,7 +185,7 @@ impl Conns {
                 let secured = tls.handshake(stream, Offer::Http2, bounds.tls_timeout).await?;
                 let (stream, http2) = secured;
                 if !http2 {
-                    return self.http1(upstream, stream).await;
+                    return self.http1(upstream, stream, bounds).await;
                 }
                 shared.begin(TokioIo::new(stream), Scheme::HTTPS, label, &self.tasks).await?
             }
@@ -192,13 +195,22 @@ impl Conns {
     }
 
     /// Begins HTTP/1.1 on a stream.
-    async fn http1<T>(&self, upstream: &Upstream, stream: T) -> Result<Sender, ConnectError>
+    async fn http1<T>(
+        &self,
+        upstream: &Upstream,
+        stream: T,
+        bounds: &ProxySettings,
+    ) -> Result<Sender, ConnectError>
     where
         T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         // A request is nearly always one small head, which a plain write sends for less than a list of one.
-        let (sender, connection) =
-            http1::Builder::new().writev(false).handshake(TokioIo::new(stream)).await?;
+        let mut http = http1::Builder::new();
+        http.writev(false);
+        if bounds.max_answer_headers > PARSED {
+            http.max_headers(bounds.max_answer_headers);
+        }
+        let (sender, connection) = http.handshake(TokioIo::new(stream)).await?;
         upstream.series.connects.inc();
         let label = upstream.label.clone();
         self.tasks.spawn(async move {

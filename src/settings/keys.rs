@@ -90,6 +90,7 @@ pub(super) const KEYS: &[Key] = &[
     key("proxy.max_target_bytes", Kind::Count(1, 1 << 24)),
     key("proxy.max_header_bytes", Kind::Count(1_024, 256 * 1_024)),
     key("proxy.max_headers", Kind::Count(1, 1_000)),
+    key("proxy.max_answer_headers", Kind::Count(100, 1_000)),
     key("proxy.max_connections_per_client", Kind::Count(0, MANY)),
     key("proxy.min_rate", Kind::Count(0, MANY)),
     key("proxy.connect_timeout", Kind::Duration),

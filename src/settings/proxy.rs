@@ -42,6 +42,8 @@ pub struct ProxySettings {
     pub max_header_bytes: NonZeroUsize,
     /// Header fields of a request; more get 431.
     pub max_headers: NonZeroUsize,
+    /// Header fields of a backend's answer over HTTP/1.1; more are a bad answer (502). Up to 100 cost no memory of their own.
+    pub max_answer_headers: usize,
     /// Open HTTP connections of one client's address (of IPv6, its /64) to this process; one more gets 429 and is closed,
     /// over TLS without an answer. 0 means no limit; trusted proxies are not held to it.
     pub max_connections_per_client: usize,
@@ -138,6 +140,7 @@ impl Default for ProxySettings {
             max_target_bytes: NonZeroUsize::MIN.saturating_add(16 * 1024 - 1),
             max_header_bytes: NonZeroUsize::MIN.saturating_add(32 * 1024 - 1),
             max_headers: NonZeroUsize::MIN.saturating_add(100 - 1),
+            max_answer_headers: 100,
             max_connections_per_client: 0,
             // Slower than any link that people still wait on, and what another server has as its default, too.
             min_rate: 240,

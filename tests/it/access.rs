@@ -232,6 +232,7 @@ async fn every_end_leaves_one_line() {
         ("/empty", "x-region: 2\r\n", 503, "no_backend"),
         ("/circle", many.as_str(), 508, "loop"),
         ("/hosts", "Host: b\r\n", 400, "bad_request"),
+        ("/bare", "x-region: 1\n", 400, "bad_request"),
         (long.as_str(), in_1, 414, "too_large"),
         ("/denied", in_1, 403, "denied"),
         ("/files/file", in_1, 200, "file"),
@@ -313,7 +314,7 @@ async fn every_end_leaves_one_line() {
     for (path, count) in &counts {
         assert_eq!(*count, if path == "/limited" { 2 } else { 1 }, "{path}");
     }
-    assert_eq!(counts.len(), 31, "{counts:?}");
+    assert_eq!(counts.len(), 32, "{counts:?}");
 }
 
 #[tokio::test]

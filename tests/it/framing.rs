@@ -14,6 +14,7 @@ async fn a_request_that_cannot_be_parsed_is_told_so_in_json() {
     let cases = [
         ("GET / HTTP/1.1\r\nHost : a\r\n\r\n".to_owned(), 400, "bad_request"),
         ("complete nonsense\r\n\r\n".to_owned(), 400, "bad_request"),
+        ("GET / HTTP/1.1\r\nHost: a\nx-region: 1\r\n\r\n".to_owned(), 400, "bad_request"),
         (format!("GET /{} HTTP/1.1\r\nHost: a\r\n\r\n", "a".repeat(70_000)), 414, "uri_too_long"),
         (format!("GET / HTTP/1.1\r\n{}\r\n", "x: y\r\n".repeat(200)), 431, "headers_too_large"),
     ];
@@ -35,6 +36,28 @@ async fn a_request_that_cannot_be_parsed_is_told_so_in_json() {
             assert!(http.rest().await.is_empty());
         }
     }
+}
+
+/// Row 10 (RFC 9112, section 2.2), where heads and bodies come piece by piece on a kept connection.
+#[tokio::test]
+async fn a_bare_line_feed_is_found_however_it_comes() {
+    let backend = Backend::saying("ok").await;
+    let gateway = Gateway::before(backend.address).await;
+    let good = "POST / HTTP/1.1\r\nHost: a\r\nx-region: 1\r\nTransfer-Encoding: chunked\r\n\r\n\
+                4\r\na\nb\n\r\n0\r\n\r\n";
+    let bad = "GET / HTTP/1.1\r\nHost: a\r\nx-region: 1\r\nx: y\n\r\n";
+    for size in [1, 7] {
+        let mut http = Http::connect(gateway.proxy()).await;
+        for (request, status) in [(good, 200), (good, 200), (bad, 400)] {
+            for piece in request.as_bytes().chunks(size) {
+                http.send(std::str::from_utf8(piece).unwrap()).await;
+                tokio::task::yield_now().await;
+            }
+            assert_eq!(http.answer(request).await.status, status, "in pieces of {size}");
+        }
+        assert!(http.rest().await.is_empty());
+    }
+    assert_eq!(backend.heads().len(), 4);
 }
 
 /// Row 21 (RFC 9110, sections 6.4.1 and 9.3.2; RFC 9112, section 6.3).

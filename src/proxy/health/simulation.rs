@@ -45,6 +45,7 @@ struct World {
 
 /// What stands against a member before a choice, as the choice must see it.
 #[derive(Clone, Copy, Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "a note of one moment, to be read in a failure")]
 struct Seen {
     tier: u8,
     out: bool,

@@ -118,6 +118,20 @@ async fn refusal_everywhere_is_a_bad_gateway() {
 }
 
 #[tokio::test]
+async fn a_name_leads_to_whichever_of_its_addresses_answers() {
+    let backend = Backend::start().await;
+    let named = format!("http://localhost:{}", backend.address().port());
+    let gateway = Gateway::start(&[&named], |_| {}).await;
+    let mut client = gateway.connect().await;
+    client.say("GET / HTTP/1.1\r\nHost: a\r\n\r\n").await;
+    backend.accept().await.answers("there").await;
+    client.gets(200, "there").await;
+    let resolved = gateway.shared.snapshot()[0].backends[0].resolved.clone();
+    assert!(resolved.contains(&backend.address()), "{resolved:?}");
+    assert_eq!(gateway.count("proxy_name_lookups_total"), 1);
+}
+
+#[tokio::test]
 async fn a_name_without_address_is_a_bad_gateway() {
     let gateway = Gateway::start(&["http://nowhere.invalid:1"], |_| {}).await;
     let mut client = gateway.connect().await;

@@ -4,10 +4,20 @@ use super::case::{After, Case, GET, POST, passes, replies};
 use crate::harness::backend::{Step, ok};
 
 pub(super) fn table() -> Vec<Case> {
-    [bodiless(), framings(), cuts(), interims(), trailers(), failures(), repeats()]
-        .into_iter()
-        .flatten()
-        .collect()
+    [
+        bodiless(),
+        framings(),
+        cuts(),
+        heads(),
+        many_fields(),
+        interims(),
+        trailers(),
+        failures(),
+        repeats(),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
 }
 
 /// RFC 9110, 6.4.1 and 9.3.2; RFC 9112, 6.3.
@@ -98,6 +108,54 @@ fn cuts() -> Vec<Case> {
             "a chunk that is cut",
             "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n30\r\nabc",
         ),
+    ]
+}
+
+/// RFC 9112, 4 and 5: what is no answer is the backend's fault, and told as such.
+fn heads() -> Vec<Case> {
+    let reply = |lines: &str| format!("HTTP/1.1 {lines}Content-Length: 2\r\n\r\nok");
+    let no = |name: &str, reply: &str| {
+        let replies = replies(40, name, reply).by([Step::Reply(reply.into())]);
+        Case { reaches: usize::MAX, ..replies.status(&[502]).then(After::Either) }
+    };
+    let yes = |name: &str, reply: &str| replies(40, name, reply).body("ok").elsewhere(&[502]);
+    vec![
+        no("a name with a space", &reply("200 OK\r\nX Y: z\r\n")).elsewhere(&[200]),
+        no("a folded line of an answer", &reply("200 OK\r\nX: y\r\n z\r\n")).elsewhere(&[200]),
+        no("a NUL in an answer", &reply("200 OK\r\nX: a\0b\r\n")).elsewhere(&[200]),
+        no("a status of two digits", &reply("20 OK\r\n")).elsewhere(&[200]),
+        no("a status below 100", &reply("099 OK\r\n")).elsewhere(&[99, 200]),
+        no("a length that is none", "HTTP/1.1 200 OK\r\nContent-Length: x\r\n\r\nok"),
+        no("a length below zero", "HTTP/1.1 200 OK\r\nContent-Length: -2\r\n\r\nok"),
+        no("another version", "HTTP/2 200 OK\r\nContent-Length: 2\r\n\r\nok").elsewhere(&[200]),
+        no("a coding that is not undone", "HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip\r\n\r\nok")
+            .elsewhere(&[200]),
+        yes("no reason behind the status", &reply("200\r\n")),
+        yes("a backend of HTTP/1.0", "HTTP/1.0 200 OK\r\nContent-Length: 2\r\n\r\nok"),
+        yes("bare LF of a backend", "HTTP/1.1 200 OK\nX: y\nContent-Length: 2\n\nok")
+            .gets(&["\r\nx: y\r\n", "\r\ncontent-length: 2\r\n"])
+            .gets_not(&["y\n\n"]),
+    ]
+}
+
+/// As many fields as the settings have it.
+fn many_fields() -> Vec<Case> {
+    let reply = |count: usize| {
+        let fields = "X: y\r\n".repeat(count);
+        format!("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n{fields}\r\nok")
+    };
+    let no = |name: &str, count: usize| {
+        let case = replies(40, name, &reply(count)).by([Step::Reply(reply(count).into())]);
+        Case { reaches: usize::MAX, ..case.status(&[502]).then(After::Either).ours() }
+    };
+    vec![
+        replies(40, "99 fields of a backend", &reply(99)).body("ok").ours(),
+        no("151 fields of a backend", 150),
+        replies(40, "151 fields where they may be", &reply(150))
+            .body("ok")
+            .with(|settings| settings.proxy.max_answer_headers = 200),
+        no("10,000 fields where fewer may be", 10_000)
+            .with(|settings| settings.proxy.max_answer_headers = 1_000),
     ]
 }
 

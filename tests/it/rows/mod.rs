@@ -7,6 +7,7 @@ mod answers;
 mod case;
 mod compare;
 mod fields;
+mod grammar;
 mod requests;
 mod upgrades;
 mod wire;
@@ -36,7 +37,12 @@ const NEXT: &[u8] = b"GET /next HTTP/1.1\r\nHost: a\r\nx-region: 1\r\nConnection
 
 /// The tests of what no table can say, by row: the file and the function.
 const ELSEWHERE: &[(u8, &str, &str)] = &[
-    (12, "src/edge/pipelined.rs", "a_fragment_is_found_in_any_request_of_a_read"),
+    (
+        10,
+        "src/edge/messages/tests.rs",
+        "a_bare_line_feed_is_found_in_any_line_of_a_head_and_in_no_body",
+    ),
+    (12, "src/edge/messages/tests.rs", "a_fragment_is_found_in_any_request_of_a_read"),
     (20, "tests/it/http2.rs", "a_request_becomes_one_of_the_next_hops"),
     (20, "tests/it/http2.rs", "fields_of_a_connection_end_their_stream"),
     (28, "src/proxy/tests/bodies.rs", "a_client_waits_for_the_backends_word_to_go_on"),
@@ -71,7 +77,8 @@ const ELSEWHERE: &[(u8, &str, &str)] = &[
 ];
 
 fn tables() -> Vec<Case> {
-    let tables = [requests::table(), fields::table(), answers::table(), upgrades::table()];
+    let tables =
+        [requests::table(), grammar::table(), fields::table(), answers::table(), upgrades::table()];
     tables.into_iter().flatten().collect()
 }
 

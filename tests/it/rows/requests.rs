@@ -3,7 +3,7 @@
 use super::case::{After, Case, GET, POST, passes, refused};
 
 pub(super) fn table() -> Vec<Case> {
-    [hosts(), lengths(), lines(), chunks(), targets(), methods(), bounds()]
+    [hosts(), lengths(), lines(), line_feeds(), chunks(), targets(), methods(), bounds()]
         .into_iter()
         .flatten()
         .collect()
@@ -109,9 +109,41 @@ fn lines() -> Vec<Case> {
             "\x01GET / HTTP/1.1\r\nHost: a\r\n\r\n",
             &[400],
         ),
-        passes(10, "bare LF goes no further", "GET / HTTP/1.1\nHost: a\nx-region: 1\nx: y\n\n")
-            .elsewhere(&[400])
-            .sees(&["\r\nx: y\r\n"]),
+    ]
+}
+
+/// RFC 9112, 2.2: a line of a head ends with CRLF, wherever the head begins.
+fn line_feeds() -> Vec<Case> {
+    let bare = |name: &str, request: String| refused(10, name, request, &[400]).elsewhere(&[200]);
+    let first = "GET / HTTP/1.1\n";
+    let rest = "Host: a\r\nx-region: 1\r\n\r\n";
+    let last = format!("{GET}Connection: close\r\n\r\n");
+    let behind = |name: &str, before: String| {
+        passes(10, name, format!("{before}{GET}x: y\n\r\n"))
+            .elsewhere(&[200])
+            .then(After::Answers(&[400]))
+            .ours()
+    };
+    vec![
+        bare("bare LF behind every line", format!("{first}Host: a\nx-region: 1\nx: y\n\n")),
+        bare("bare LF behind the request line", format!("{first}{rest}")),
+        bare("bare LF behind a field", format!("{GET}x: y\n\r\n")),
+        bare("bare LF behind the last field", format!("{GET}x: y\r\n\n")),
+        bare("bare LF in a head of HTTP/1.0", format!("GET / HTTP/1.0\n{rest}")),
+        bare("bare LF and a body", format!("{POST}Content-Length: 2\n\r\nab")),
+        behind("bare LF in a pipelined head", format!("{GET}\r\n")),
+        behind("bare LF behind a body", format!("{POST}Content-Length: 4\r\n\r\na\nb\n")),
+        behind(
+            "bare LF behind chunks",
+            format!("{POST}Transfer-Encoding: chunked\r\n\r\n4;x\r\na\nb\n\r\n0\r\nx: y\r\n\r\n"),
+        ),
+        passes(
+            10,
+            "bare LFs in bodies and before a request line",
+            format!("{POST}Content-Length: 4\r\n\r\n\n\n\n\n\n{last}"),
+        )
+        .reaches(2)
+        .then(After::Answers(&[200])),
     ]
 }
 
@@ -125,6 +157,8 @@ fn chunks() -> Vec<Case> {
         ("a size with a sign", "+1\r\na\r\n0\r\n\r\n"),
         ("a size that overflows", "fffffffffffffffff\r\n"),
         ("a negative size", "-1\r\na\r\n0\r\n\r\n"),
+        ("a bare LF behind a trailer", "1\r\na\r\n0\r\nx: y\n\r\n\r\n"),
+        ("a bare LF at the end", "1\r\na\r\n0\r\n\n"),
     ];
     let case = |(name, chunks): (&str, &str)| {
         // Whether the backend has had the head by then is nobody's concern; a whole request it must not have.
