@@ -61,6 +61,9 @@ enum Command {
     Resume(operate::Backend),
     /// Set the weight of a backend, until it is set back to default.
     Weight(operate::Weight),
+    /// Restart, stop, start or scale a program that a gateway runs.
+    #[command(subcommand)]
+    Process(operate::OfProcess),
     /// Send a message, or each line of standard input, to a user; ends well when all is acknowledged.
     Send(send::SendArgs),
     /// Talk with a user in the terminal, or over pipes.
@@ -131,6 +134,7 @@ pub fn run() -> ExitCode {
         (Command::Drain(backend), Ok(loaded)) => said(&Word::Drain(backend), &loaded),
         (Command::Resume(backend), Ok(loaded)) => said(&Word::Resume(backend), &loaded),
         (Command::Weight(weight), Ok(loaded)) => said(&Word::Weight(weight), &loaded),
+        (Command::Process(process), Ok(loaded)) => said(&Word::Process(process), &loaded),
         (Command::Send(args), Ok(loaded)) => send::run(args, &loaded),
         (Command::Chat(args), Ok(loaded)) => chat::run(args, &loaded),
     }

@@ -1,4 +1,4 @@
-//! `status`, `reload`, `drain`, `resume` and `weight`: an operator's words to a gateway that runs, over its admin listener.
+//! `status`, `reload`, `drain`, `resume`, `weight` and `process`: an operator's words to a gateway that runs, over its admin listener.
 //!
 //! The answer is printed as it came, save that the status is put in words. Exit code 0 where the gateway did it, 1 where it refused or cannot be reached, 2
 //! where the configuration that it was to take is not valid.
@@ -9,7 +9,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use clap::Args;
+use clap::{Args, Subcommand};
 use http::header::{AUTHORIZATION, HOST};
 use http::{HeaderValue, Method, Request, StatusCode};
 use http_body::Body as _;
@@ -25,6 +25,8 @@ use crate::settings::{AdminSettings, Loaded};
 
 /// A gateway on the same machine, or near it; a reload reads a few files.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// Sixty instances, each with half a minute to start; what was begun goes on beyond it.
+const PROCESS_PATIENCE: Duration = Duration::from_mins(30);
 /// No answer is longer.
 const MAX_ANSWER: usize = 64 * 1024 * 1024;
 
@@ -42,8 +44,56 @@ pub(super) struct Backend {
 pub(super) struct Weight {
     #[command(flatten)]
     of: Backend,
-    /// 0 to 65535, or default for the settings' again.
+    /// 0 to 1000, or default for the settings' again.
     value: String,
+}
+
+/// Which program of a region, and how many.
+#[derive(Args)]
+pub(super) struct Scale {
+    #[command(flatten)]
+    of: Process,
+    /// How many instances from now on, until a reload names another number than before.
+    count: u16,
+}
+
+/// Which program of a region.
+#[derive(Args)]
+pub(super) struct Process {
+    /// The region that it serves.
+    region: String,
+    /// Its name there.
+    process: String,
+}
+
+/// What becomes of a program that the gateway runs.
+#[derive(Subcommand)]
+pub(super) enum OfProcess {
+    /// Replace every instance, one after the other, without a request that fails for it.
+    Restart(Process),
+    /// Stop every instance, after what it has begun.
+    Stop(Process),
+    /// Start what was stopped; what is in a crash loop is tried at once.
+    Start(Process),
+    /// Run another number of instances.
+    Scale(Scale),
+}
+
+impl OfProcess {
+    fn path(&self) -> String {
+        let of = |process: &Process, verb: &str| {
+            let (region, name) = (escaped(&process.region), escaped(&process.process));
+            format!("/processes/{region}/{name}/{verb}")
+        };
+        match self {
+            Self::Restart(process) => of(process, "restart"),
+            Self::Stop(process) => of(process, "stop"),
+            Self::Start(process) => of(process, "start"),
+            Self::Scale(Scale { of: process, count }) => {
+                of(process, &format!("scale?count={count}"))
+            }
+        }
+    }
 }
 
 /// What is said to it.
@@ -53,6 +103,7 @@ pub(super) enum Word {
     Drain(Backend),
     Resume(Backend),
     Weight(Weight),
+    Process(OfProcess),
 }
 
 impl Word {
@@ -66,11 +117,19 @@ impl Word {
             Self::Reload => (Method::POST, "/reload".to_owned()),
             Self::Drain(backend) => of(backend, "drain"),
             Self::Resume(backend) => of(backend, "resume"),
+            Self::Process(process) => (Method::POST, process.path()),
             Self::Weight(weight) => {
                 let (method, path) = of(&weight.of, "weight");
                 (method, format!("{path}?value={}", escaped(&weight.value)))
             }
         }
+    }
+}
+
+impl Word {
+    /// One instance after the other takes its time to start, and to finish what it has begun.
+    fn patience(&self) -> Duration {
+        if matches!(self, Self::Process(_)) { PROCESS_PATIENCE } else { PATIENCE }
     }
 }
 
@@ -97,7 +156,7 @@ pub(super) fn run(out: &mut impl Write, word: &Word, loaded: &Loaded) -> ExitCod
     let (method, path) = word.target();
     let mut answer = None;
     let code = block_on(async {
-        let asked = tokio::time::timeout(PATIENCE, ask(settings, method, &path)).await;
+        let asked = tokio::time::timeout(word.patience(), ask(settings, method, &path)).await;
         match asked.unwrap_or_else(|_| Err("it does not answer".to_owned())) {
             Ok((status, body)) => {
                 let in_words =
@@ -203,5 +262,14 @@ mod tests {
         assert_eq!(Word::Resume(of("../x?y")).target().1, "/backends/1/..%2Fx%3Fy/resume");
         let weight = Weight { of: of("a:1"), value: "5&x".to_owned() };
         assert_eq!(Word::Weight(weight).target().1, "/backends/1/a%3A1/weight?value=5%26x");
+    }
+
+    #[test]
+    fn a_program_is_named_by_its_region_and_name() {
+        let of = || Process { region: "eu/1".to_owned(), process: "web".to_owned() };
+        let path = |word| Word::Process(word).target().1;
+        assert_eq!(path(OfProcess::Restart(of())), "/processes/eu%2F1/web/restart");
+        let scale = Scale { of: of(), count: 4 };
+        assert_eq!(path(OfProcess::Scale(scale)), "/processes/eu%2F1/web/scale?count=4");
     }
 }

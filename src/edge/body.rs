@@ -8,7 +8,6 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use http::Response;
-use http::header::CONTENT_LENGTH;
 use http_body::{Body, Frame, SizeHint};
 
 use super::access::Access;
@@ -89,9 +88,6 @@ impl Body for Content {
 pub struct AnswerBody {
     content: Content,
     access: Access,
-    /// Bytes of a file that are still to come: hyper asks for no more than were stated, and a file does not know its end in
-    /// advance, so it would seem to break off.
-    left: Option<u64>,
 }
 
 impl AnswerBody {
@@ -100,10 +96,7 @@ impl AnswerBody {
         if content.is_end_stream() {
             access.done();
         }
-        let stated = parts.headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok());
-        let is_file = matches!(content, Content::File(_));
-        let left = stated.filter(|_| is_file).and_then(|stated| stated.parse().ok());
-        Response::from_parts(parts, Self { content, access, left })
+        Response::from_parts(parts, Self { content, access })
     }
 }
 
@@ -122,10 +115,9 @@ impl Body for AnswerBody {
             Poll::Ready(Some(Ok(frame))) => {
                 if let Some(data) = frame.data_ref() {
                     this.access.sent(data.len());
-                    this.left = this.left.map(|left| left.saturating_sub(data.len() as u64));
                 }
                 // Nothing follows trailers, and hyper does not ask.
-                if frame.is_trailers() || this.left == Some(0) || this.content.is_end_stream() {
+                if frame.is_trailers() || this.content.is_end_stream() {
                     this.access.done();
                 }
             }

@@ -23,9 +23,13 @@ impl Fenced {
         Self { root: Arc::from(root) }
     }
 
-    /// Where `path` really is, if that is within.
+    /// Where `path` really is, if that is within. What cannot be looked up is not there: a name that only its coding's
+    /// ending makes too long must not hide the file itself.
     async fn within(self, path: PathBuf) -> io::Result<PathBuf> {
-        let real = tokio::fs::canonicalize(path).await?;
+        let real = tokio::fs::canonicalize(path).await.map_err(|error| match error.kind() {
+            ErrorKind::InvalidFilename | ErrorKind::PermissionDenied => ErrorKind::NotFound.into(),
+            _ => error,
+        })?;
         if real.starts_with(&self.root) { Ok(real) } else { Err(ErrorKind::NotFound.into()) }
     }
 }

@@ -3,34 +3,36 @@
 //! Walk: `edge` asks [`Mounts::find`] with a request's path; where a folder is mounted there, [`Mount::answer`] has the
 //! answer: a file, a part of it, "not modified", the index of a folder, the application's page, or nothing.
 //!
-//! The serving itself (ranges, conditions, precompressed files, types) is tower-http's; what it leaves open is here:
-//! hidden files (`path`), links out of the folder (`fence`), `If-Range`, caching, the page of an application.
+//! The serving itself (one part, conditions, precompressed files, types) is tower-http's (`lookup`); what it leaves open is
+//! here: hidden files (`path`), links out of the folder (`fence`), which part is asked for (`ranges`, `If-Range`), several at
+//! once (`parts`), files that change while they are sent (`body`), caching, the page of an application.
 //!
 //! Absent on purpose: listings of folders.
 
+mod body;
 mod fence;
+mod lookup;
+mod parts;
 mod path;
+mod ranges;
 
 use std::collections::BTreeMap;
 use std::io;
 use std::path::PathBuf;
 
 use http::header::{
-    ACCEPT, CACHE_CONTROL, CONTENT_RANGE, CONTENT_TYPE, ETAG, IF_RANGE, LAST_MODIFIED, LOCATION,
-    RANGE, VARY,
+    ACCEPT, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, ETAG, IF_RANGE,
+    LAST_MODIFIED, LOCATION, RANGE, VARY,
 };
-use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri};
-use tower_http::services::ServeDir;
-use tower_http::services::fs::{DefaultServeDirFallback, ServeFileSystemResponseBody};
+use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, Uri};
 
-use self::fence::Fenced;
+pub use self::body::FileBody;
+use self::lookup::Files;
+use self::ranges::{Asked, Part};
 use crate::settings::StaticSettings;
 
-/// Bytes that are read from a file at once.
-const CHUNK: usize = 64 * 1024;
-
-/// The body of an answer.
-pub type FileBody = ServeFileSystemResponseBody;
+/// The page of a folder, and of an application.
+const PAGE: &str = "/index.html";
 
 /// Why a folder cannot be mounted.
 #[derive(Debug, thiserror::Error)]
@@ -71,7 +73,7 @@ pub struct Mounts {
 pub struct Mount {
     /// With a slash at its end.
     path: String,
-    files: ServeDir<DefaultServeDirFallback, Fenced>,
+    files: Files,
     /// Answers with the folder's index what is no file and looks like a page.
     spa: bool,
     precompressed: bool,
@@ -105,19 +107,10 @@ impl Mount {
         if !root.is_dir() {
             return Err(io::ErrorKind::NotADirectory.into());
         }
-        let mut files = ServeDir::with_backend(&root, Fenced::new(&root))
-            .append_index_html_on_directories(settings.index)
-            .redirect_to_trailing_slash(settings.index)
-            .redirect_path_prefix(settings.path.trim_end_matches('/'))
-            .ignore_multi_range_requests(true)
-            .with_buf_chunk_size(CHUNK);
-        if settings.precompressed {
-            files = files.precompressed_br().precompressed_gzip().precompressed_zstd();
-        }
         let cache_control = &settings.cache_control;
         Ok(Self {
             path: settings.path.clone(),
-            files,
+            files: Files::new(&root, settings),
             spa: settings.spa,
             precompressed: settings.precompressed,
             cache_control: HeaderValue::from_str(cache_control)
@@ -152,21 +145,24 @@ impl Mount {
         if rest.is_empty() {
             return self.redirect_to_folder(uri);
         }
-        let target = rest;
         let mut headers = headers.clone();
-        if !self.is_range_current(target, &headers).await? {
-            headers.remove(RANGE);
+        if headers.contains_key(RANGE) {
+            if let Some(answer) = self.of_parts(method, rest, &mut headers).await? {
+                return Ok(answer);
+            }
         }
-        let mut response = self.look_up(method, target, &headers).await?;
+        let mut response = self.look_up(method, rest, &headers).await?;
+        let mut cache_control = self.cache_control_of(rest);
         if response.status() == StatusCode::NOT_FOUND {
-            if !self.spa || !is_page(target, &headers) {
+            if !self.spa || !is_page(rest, &headers) {
                 return Err(Refusal::NotFound);
             }
-            // The application's page is told from a file by its name alone, so it is always looked at anew.
-            response = self.look_up(method, "/index.html", &headers).await?;
-            response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
-        } else if let Some(cache_control) = &self.cache_control {
-            response.headers_mut().insert(CACHE_CONTROL, cache_control.clone());
+            headers.remove(RANGE);
+            response = self.look_up(method, PAGE, &headers).await?;
+            cache_control = self.cache_control_of(PAGE);
+        }
+        if let Some(cache_control) = cache_control {
+            response.headers_mut().insert(CACHE_CONTROL, cache_control);
         }
         match response.status() {
             StatusCode::NOT_FOUND => return Err(Refusal::NotFound),
@@ -201,45 +197,68 @@ impl Mount {
         target: &str,
         headers: &HeaderMap,
     ) -> Result<Response<FileBody>, Refusal> {
-        let mut request = Request::new(http_body_util::Empty::<bytes::Bytes>::new());
-        *request.method_mut() = method.clone();
-        // A part of a target that was one is one, too.
-        *request.uri_mut() = target.parse().or(Err(Refusal::NotFound))?;
-        *request.headers_mut() = headers.clone();
-        match self.files.clone().try_call(request).await {
-            Ok(response) => Ok(response),
-            Err(error) if is_absent(&error) => {
-                let mut response = Response::new(FileBody::default());
-                *response.status_mut() = StatusCode::NOT_FOUND;
-                Ok(response)
-            }
-            Err(error) => {
-                tracing::warn!(target: "Proxy", %error, path = target, "a file cannot be read");
-                Err(Refusal::Unreadable)
-            }
-        }
+        let found = self.files.look_up(method.clone(), target, headers).await?;
+        Ok(FileBody::of(found, *method == Method::HEAD))
     }
 
-    /// Whether a range that was asked for is one of the file as it is now (RFC 9110, 13.1.5).
-    async fn is_range_current(&self, target: &str, headers: &HeaderMap) -> Result<bool, Refusal> {
-        let Some(condition) = headers.get(IF_RANGE).filter(|_| headers.contains_key(RANGE)) else {
-            return Ok(true);
-        };
+    /// The page of an application names the files of one edition of it, so it is always looked at anew.
+    fn cache_control_of(&self, target: &str) -> Option<HeaderValue> {
+        if self.spa && matches!(target, "/" | PAGE) {
+            return Some(HeaderValue::from_static("no-cache"));
+        }
+        self.cache_control.clone()
+    }
+
+    /// Decides which part is asked for: the answer with several of them; else nothing, and `headers` ask for one as
+    /// tower-http understands it, or for the whole file.
+    async fn of_parts(
+        &self,
+        method: &Method,
+        target: &str,
+        headers: &mut HeaderMap,
+    ) -> Result<Option<Response<FileBody>>, Refusal> {
         let mut plain = headers.clone();
         plain.remove(RANGE);
-        let now = self.look_up(&Method::HEAD, target, &plain).await?;
-        let of = |name| now.headers().get(name) == Some(condition);
-        Ok(of(ETAG) || of(LAST_MODIFIED))
+        let asked = std::mem::replace(headers, plain);
+        // Of other methods it says nothing (RFC 9110, 14.2).
+        if *method != Method::GET {
+            return Ok(None);
+        }
+        let now = self.files.look_up(Method::HEAD, target, headers).await?;
+        // Conditions come before parts (RFC 9110, 13.2.2), and so does what is elsewhere or nowhere.
+        if now.status() != StatusCode::OK || !is_current(&asked, now.headers()) {
+            return Ok(None);
+        }
+        let length = now.headers().get(CONTENT_LENGTH).and_then(|value| value.to_str().ok());
+        let Some(length) = length.and_then(|length| length.parse().ok()) else { return Ok(None) };
+        match ranges::asked(&asked, length) {
+            Asked::Whole => Ok(None),
+            Asked::Nothing => {
+                Err(Refusal::NoSuchPart(HeaderValue::try_from(format!("bytes */{length}")).ok()))
+            }
+            Asked::Parts(parts) => match *parts {
+                [Part { first, last }] => {
+                    let one = HeaderValue::try_from(format!("bytes={first}-{last}"));
+                    headers.extend(one.ok().map(|one| (RANGE, one)));
+                    Ok(None)
+                }
+                ref parts => {
+                    let (mut head, _) = now.into_parts();
+                    state_charset(&mut head.headers);
+                    if let Some(cache_control) = self.cache_control_of(target) {
+                        head.headers.insert(CACHE_CONTROL, cache_control);
+                    }
+                    Ok(Some(parts::answer(&self.files, target, headers, head, parts, length)))
+                }
+            },
+        }
     }
 }
 
-/// Not there, or not for everybody.
-fn is_absent(error: &io::Error) -> bool {
-    use io::ErrorKind::{InvalidFilename, InvalidInput, NotADirectory, NotFound, PermissionDenied};
-    matches!(
-        error.kind(),
-        NotFound | PermissionDenied | NotADirectory | InvalidFilename | InvalidInput
-    )
+/// Whether a part that was asked for is one of the file as it is now (RFC 9110, 13.1.5).
+fn is_current(asked: &HeaderMap, now: &HeaderMap) -> bool {
+    let is = |condition, name| now.get(name) == Some(condition);
+    asked.get(IF_RANGE).is_none_or(|tag| is(tag, ETAG) || is(tag, LAST_MODIFIED))
 }
 
 /// Whether it is a page that is asked for, and not a file that is missing: its name has no ending, and the client

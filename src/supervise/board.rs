@@ -47,6 +47,8 @@ pub struct InstanceSnapshot {
     pub memory: u64,
     /// How it ended last, or why it did not start.
     pub last_exit: Option<String>,
+    /// Why its replacement could not be started, so that what runs is older than what is wanted.
+    pub not_replaced: Option<String>,
     /// Ids of those before it that are still finishing what they had begun.
     pub draining: Vec<i32>,
 }
@@ -70,6 +72,7 @@ pub(super) struct Row {
     pub(super) restarts: u64,
     pub(super) memory: u64,
     pub(super) last_exit: Option<String>,
+    pub(super) not_replaced: Option<String>,
     pub(super) draining: Vec<i32>,
 }
 
@@ -82,6 +85,7 @@ impl Default for Row {
             restarts: 0,
             memory: 0,
             last_exit: None,
+            not_replaced: None,
             draining: Vec::new(),
         }
     }
@@ -140,6 +144,11 @@ impl Board {
         self.families.restarted(key, cause);
     }
 
+    /// A replacement could not be started.
+    pub(super) fn not_replaced(&self, key: &Key) {
+        self.families.not_replaced(key);
+    }
+
     /// The series follow the rows, of all that bear the name.
     fn count(&self, key: &Key, rows: &BTreeMap<Key, BTreeMap<usize, Row>>) {
         let of_name = || {
@@ -188,6 +197,7 @@ impl Board {
             uptime: row.life.map(|(.., began)| began.elapsed().as_secs()),
             memory: row.memory,
             last_exit: row.last_exit.clone(),
+            not_replaced: row.not_replaced.clone(),
             draining: row.draining.clone(),
         };
         let mut all: Vec<ProcessSnapshot> = Vec::new();

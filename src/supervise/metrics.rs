@@ -39,6 +39,7 @@ pub(super) struct Families {
     up: Family<ByProcess, Gauge>,
     memory: Family<ByProcess, Gauge>,
     restarts: Family<ByCause, Counter>,
+    not_replaced: Family<ByProcess, Counter>,
 }
 
 fn of(key: &Key) -> ByProcess {
@@ -60,6 +61,10 @@ impl Families {
         registry.register("process_memory_bytes", memory, families.memory.clone());
         let restarts = "Instances of a supervised process that were started again";
         registry.register("process_restarts", restarts, families.restarts.clone());
+        let not_replaced =
+            "Replacements of instances that could not be started, so that the old ones stayed";
+        let counter = families.not_replaced.clone();
+        registry.register("process_replacement_failures", not_replaced, counter);
         families
     }
 
@@ -67,8 +72,9 @@ impl Families {
         let labels = of(key);
         self.up.get_or_create(&labels).set(i64::try_from(ready).unwrap_or(i64::MAX));
         self.memory.get_or_create(&labels).set(i64::try_from(memory).unwrap_or(i64::MAX));
+        // So that each is there before it counts.
+        drop(self.not_replaced.get_or_create(&labels));
         for cause in Cause::ALL {
-            // So that each is there before it counts.
             drop(self.restarts.get_or_create(&caused(key, cause)));
         }
     }
@@ -77,9 +83,14 @@ impl Families {
         self.restarts.get_or_create(&caused(key, cause)).inc();
     }
 
+    pub(super) fn not_replaced(&self, key: &Key) {
+        self.not_replaced.get_or_create(&of(key)).inc();
+    }
+
     pub(super) fn forget(&self, key: &Key) {
         self.up.remove(&of(key));
         self.memory.remove(&of(key));
+        self.not_replaced.remove(&of(key));
         for cause in Cause::ALL {
             self.restarts.remove(&caused(key, cause));
         }

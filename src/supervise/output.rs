@@ -7,7 +7,7 @@ use std::num::NonZeroU32;
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncReadExt as _};
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout_at};
 
 use super::spec::Key;
 use crate::rate::{Budget, Rate};
@@ -59,7 +59,20 @@ impl Origin {
 pub(super) async fn follow(mut from: impl AsyncRead + Unpin, origin: Origin) {
     let mut piece = vec![0; PIECE];
     let (mut lines, mut budget) = (Lines::default(), Limited::new());
-    while let Ok(read @ 1..) = from.read(&mut piece).await {
+    loop {
+        let read = from.read(&mut piece);
+        // What was left out is said even where nothing more comes.
+        let read = match budget.next_telling() {
+            None => read.await,
+            Some(at) => match timeout_at(at, read).await {
+                Ok(read) => read,
+                Err(_elapsed) => {
+                    budget.tell(&origin, false);
+                    continue;
+                }
+            },
+        };
+        let Ok(read @ 1..) = read else { break };
         let new = piece.get(..read).unwrap_or_default();
         lines.push(new, |line| budget.line(&origin, line));
         budget.tell(&origin, false);
@@ -92,6 +105,11 @@ impl Limited {
         } else {
             self.left_out += 1;
         }
+    }
+
+    /// When it is to be said what was left out, where something was.
+    fn next_telling(&self) -> Option<Instant> {
+        (self.left_out > 0).then(|| self.told + TELL_EVERY)
     }
 
     fn tell(&mut self, origin: &Origin, last: bool) {

@@ -28,8 +28,8 @@ pub(super) enum Command {
     Stop(Reply),
     Start(Reply),
     Scale(usize, Reply),
-    /// An instance holds more memory than it may.
-    OverMemory(usize),
+    /// An instance holds so many bytes, more than it may.
+    OverMemory(usize, u64),
     /// It is no longer configured, or the gateway ends: stop, and end.
     End,
 }
@@ -129,7 +129,7 @@ impl Process {
             Command::Apply(spec) => self.apply(spec),
             Command::Restart(reply) => {
                 self.renew(Cause::Replaced);
-                self.wish = Wish::Up;
+                self.wish_up();
                 self.ask(reply);
             }
             Command::Stop(reply) => {
@@ -138,7 +138,7 @@ impl Process {
                 self.tell_all();
             }
             Command::Start(reply) => {
-                self.wish = Wish::Up;
+                self.wish_up();
                 self.ask(reply);
                 self.tell_all();
             }
@@ -146,12 +146,17 @@ impl Process {
                 self.count = count;
                 self.ask(reply);
             }
-            Command::OverMemory(instance) => {
+            Command::OverMemory(instance, memory) => {
                 if let Some(slot) = self.slots.get_mut(&instance)
                     && self.wish == Wish::Up
                     && !slot.busy
                     && slot.spared_until.is_none_or(|until| until <= Instant::now())
                 {
+                    let (key, max_memory) = (&self.spec.key, self.spec.settings.max_memory);
+                    tracing::warn!(
+                        target: "Process", region = %key.region, process = %key.process, instance, memory,
+                        max_memory, "it holds more memory than it may, and is replaced"
+                    );
                     self.revision += 1;
                     // One that grows at once would do nothing but start.
                     slot.spared_until = Some(Instant::now() + self.spec.settings.restart_max);
@@ -159,6 +164,14 @@ impl Process {
                 }
             }
             Command::End => {}
+        }
+    }
+
+    /// Wanted again; where the last word was to have none, as many as the settings say.
+    fn wish_up(&mut self) {
+        self.wish = Wish::Up;
+        if self.count == 0 {
+            self.count = self.spec.settings.instances.count();
         }
     }
 

@@ -22,7 +22,7 @@ const LOOK: Duration = Duration::from_millis(20);
 pub(super) async fn retire(
     life: Life,
     place: Option<Place>,
-    key: &Key,
+    (key, instance): (&Key, usize),
     patience: Duration,
     hurry: CancellationToken,
 ) {
@@ -37,8 +37,8 @@ pub(super) async fn retire(
         tokio::select! {
             waited = timeout(patience, idle) => if waited.is_err() {
                 tracing::warn!(
-                    target: "Process", region = %key.region, process = %key.process, pid = life.pid,
-                    exchanges = place.active(), "stop_timeout is over: it is stopped with exchanges going on"
+                    target: "Process", region = %key.region, process = %key.process, instance,
+                    pid = life.pid, exchanges = place.active(), "stop_timeout is over: it is stopped with exchanges going on"
                 );
             },
             () = hurry.cancelled() => {}
@@ -47,6 +47,7 @@ pub(super) async fn retire(
     let pid = life.pid;
     let exit = life.stop(patience, hurry.cancelled()).await;
     tracing::info!(
-        target: "Process", region = %key.region, process = %key.process, pid, %exit, "stopped"
+        target: "Process", region = %key.region, process = %key.process, instance, pid, %exit,
+        "stopped"
     );
 }

@@ -92,8 +92,8 @@ struct Serving {
 
 impl Serving {
     /// Takes it out of the backends, lets it finish, and ends it.
-    async fn retire(self, patience: Duration, hurry: CancellationToken) {
-        retire(self.life, self.place, &self.spec.key, patience, hurry).await;
+    async fn retire(self, instance: usize, patience: Duration, hurry: CancellationToken) {
+        retire(self.life, self.place, (&self.spec.key, instance), patience, hurry).await;
     }
 }
 
@@ -251,7 +251,9 @@ impl Slot {
             // An order that changes nothing here has still to be answered.
             self.orders.mark_changed();
         }
-        self.note(&spec, |row| (row.state, row.life) = (State::Ready, Some(facts(&life))));
+        self.note(&spec, |row| {
+            (row.state, row.life, row.not_replaced) = (State::Ready, Some(facts(&life)), None);
+        });
         let took = life.began.elapsed();
         tracing::info!(
             target: "Process", region = %spec.key.region, process = %spec.key.process,
@@ -276,7 +278,8 @@ impl Slot {
             if order.wish != Wish::Up {
                 self.orders.mark_changed();
                 self.note(&serving.spec, |row| row.state = State::Draining);
-                serving.retire(order.spec.settings.stop_timeout, self.tools.hurry.clone()).await;
+                let patience = order.spec.settings.stop_timeout;
+                serving.retire(self.instance, patience, self.tools.hurry.clone()).await;
                 self.note(&order.spec, |row| (row.life, row.memory) = (None, 0));
                 return None;
             }
@@ -316,6 +319,8 @@ impl Slot {
                     target: "Process", region = %order.spec.key.region, process = %order.spec.key.process,
                     instance = self.instance, %why, "its replacement could not be started: it stays"
                 );
+                self.tools.board.not_replaced(&order.spec.key);
+                self.note(&order.spec, |row| row.not_replaced = Some(why.clone()));
                 self.settle(order.id, Err(why)).await;
                 ended
             }
@@ -335,7 +340,7 @@ impl Slot {
             row.memory = 0;
         });
         self.retiring.spawn(async move {
-            old.retire(patience, hurry).await;
+            old.retire(instance, patience, hurry).await;
             board.note(&key, instance, |row| row.draining.retain(|other| *other != pid));
             drop(settled.send(Settled { instance, id, outcome: Ok(()) }).await);
         });

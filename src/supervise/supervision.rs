@@ -142,12 +142,8 @@ impl Supervision {
                 continue;
             };
             if memory > held.max_memory {
-                tracing::warn!(
-                    target: "Process", region = %key.region, process = %key.process, instance, memory,
-                    max_memory = held.max_memory, "it holds more memory than it may, and is replaced"
-                );
                 // One that is busy is told again with the next look.
-                drop(held.commands.try_send(Command::OverMemory(instance)));
+                drop(held.commands.try_send(Command::OverMemory(instance, memory)));
             }
         }
     }

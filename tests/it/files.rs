@@ -100,7 +100,11 @@ async fn parts_and_conditions() {
     let beyond = ask(&gateway, "/assets/app.js", "Range: bytes=99-\r\n").await;
     assert_eq!((beyond.status, beyond.code().as_str()), (416, "range_not_satisfiable"));
     assert_eq!(beyond.header("content-range"), Some("bytes */10"));
-    assert_eq!(of("Range: bytes=0-1,4-5\r\n".to_owned()).await, is(200, "0123456789"));
+    assert_eq!(of("Range: bytes=0-6,4-9\r\n".to_owned()).await, is(200, "0123456789"));
+    assert_eq!(of("Range: lines=0-1\r\n".to_owned()).await, is(200, "0123456789"));
+    let head = "HEAD /assets/app.js HTTP/1.1\r\nHost: x\r\nRange: bytes=0-1\r\n\r\n";
+    let head = exchange(gateway.proxy(), head).await;
+    assert_eq!((head.status, head.header("content-length")), (200, Some("10")), "GET alone");
     assert_eq!(of(format!("If-None-Match: {tag}\r\n")).await, is(304, ""));
     assert_eq!(of(format!("If-Modified-Since: {date}\r\n")).await, is(304, ""));
     let same = ask(&gateway, "/assets/app.js", &format!("If-None-Match: {tag}\r\n")).await;
@@ -114,6 +118,29 @@ async fn parts_and_conditions() {
         is(200, "0123456789"),
         "a part of another edition is none"
     );
+}
+
+#[tokio::test]
+async fn several_parts_come_in_one_answer() {
+    let folder = folder();
+    fs::write(folder.path().join("empty.txt"), "").unwrap();
+    let (gateway, _backend) = serving(folder.path(), false).await;
+    let whole = ask(&gateway, "/assets/app.js", "").await;
+    let answer = ask(&gateway, "/assets/app.js", "Range: bytes=0-1,-1,4-5\r\n").await;
+    assert_eq!((answer.status, answer.header("etag")), (206, whole.header("etag")));
+    assert_eq!(answer.header("content-range"), None, "each part has its own");
+    let kind = answer.header("content-type").unwrap();
+    let boundary = kind.strip_prefix("multipart/byteranges; boundary=").unwrap();
+    let part = |range: &str, text: &str| {
+        let kind = "Content-Type: text/javascript; charset=utf-8";
+        format!("\r\n--{boundary}\r\n{kind}\r\nContent-Range: bytes {range}/10\r\n\r\n{text}")
+    };
+    let parts = [part("0-1", "01"), part("9-9", "9"), part("4-5", "45")].concat();
+    assert_eq!(answer.text(), format!("{parts}\r\n--{boundary}--\r\n"));
+    let length = answer.body.len().to_string();
+    assert_eq!(answer.header("content-length"), Some(length.as_str()));
+    let empty = ask(&gateway, "/assets/empty.txt", "Range: bytes=0-0\r\n").await;
+    assert_eq!((empty.status, empty.text()), (200, ""));
 }
 
 #[tokio::test]
@@ -166,6 +193,12 @@ async fn a_page_of_an_application_is_its_index() {
     let page = ask(&gateway, "/assets/users/7", "Accept: text/html,*/*\r\n").await;
     assert_eq!((page.status, page.text()), (200, "<h1>home</h1>"));
     assert_eq!(page.header("cache-control"), Some("no-cache"));
+    for path in ["/assets/", "/assets/index.html"] {
+        let page = ask(&gateway, path, "").await;
+        assert_eq!(page.header("cache-control"), Some("no-cache"), "{path}");
+    }
+    let asset = ask(&gateway, "/assets/app.js", "").await;
+    assert_eq!(asset.header("cache-control"), Some("max-age=60"));
     for accept in ["", "Accept: */*\r\n", "Accept: image/png, text/*;q=0.5\r\n"] {
         assert_eq!(ask(&gateway, "/assets/users/7", accept).await.status, 200, "{accept}");
     }

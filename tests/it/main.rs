@@ -50,6 +50,8 @@ mod drain;
 mod failover;
 /// Folders that are served.
 mod files;
+/// The same files, here and at nginx.
+mod files_like_nginx;
 /// Message framing, where it takes more than bytes in and out.
 mod framing;
 /// Listening sockets that outlive a process.

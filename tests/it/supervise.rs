@@ -2,10 +2,10 @@
 
 use std::collections::BTreeSet;
 
-use crate::harness::eventually;
 use crate::harness::http::{Http, get};
 use crate::harness::port::Port;
 use crate::harness::supervised::Supervised;
+use crate::harness::{eventually, within};
 
 const TWO_NODES: &str = "command = \"node server.js\"\ninstances = 2\nenv = [\"OWN=yes\"]";
 
@@ -57,11 +57,16 @@ async fn one_that_grows_too_big_is_replaced_without_a_failed_request() {
     let load = gateway.load(4);
     let big = gateway.pid("/grow").await;
     gateway.says("it holds more memory than it may").await;
-    let stopped = format!("stopped region=1 process=web pid={big} exit=exit code 0");
-    gateway.says(&stopped).await;
+    let stopped = |line: &str| {
+        line.contains("stopped region=1 process=web instance=")
+            && line.contains(&format!("pid={big} exit=exit code 0"))
+    };
+    eventually("its end in the log", async || gateway.log().lines().any(stopped)).await;
     gateway.has_up(2).await;
     let (good, bad) = load.finish().await;
     assert!(good > 0 && bad.is_empty(), "{good} good, but {bad:?}");
+    let told = gateway.log().matches("it holds more memory than it may").count();
+    assert_eq!(told, 1, "once, however long it takes");
     let replaced =
         "meridian_process_restarts_total{region=\"1\",process=\"web\",cause=\"memory\"} 1";
     assert!(gateway.metrics().await.contains(replaced));
@@ -228,8 +233,38 @@ async fn an_operator_stops_starts_and_scales() {
     gateway.has_up(3).await;
     assert_eq!(act(&gateway, "scale?count=1").await.status, 200);
     gateway.has_up(1).await;
+    assert_eq!(act(&gateway, "scale?count=0").await.status, 200);
+    gateway.has_up(0).await;
+    assert_eq!(act(&gateway, "start").await.status, 200);
+    gateway.has_up(2).await;
     assert_eq!(act(&gateway, "scale?count=61").await.code(), "count_invalid");
     assert_eq!(act(&gateway, "scale?count=x").await.code(), "count_invalid");
+}
+
+#[tokio::test]
+async fn the_command_line_restarts_and_scales() {
+    let gateway = Supervised::start(TWO_NODES).await;
+    gateway.has_up(2).await;
+    let before = gateway.pids(2).await;
+    let said = async |arguments: &[&str]| {
+        let run = tokio::process::Command::new(env!("CARGO_BIN_EXE_meridian"))
+            .arg("process")
+            .args(arguments)
+            .env_clear()
+            .env("ADMIN_PORT", gateway.admin.port().to_string())
+            .output();
+        let output = within("the command", run).await.unwrap();
+        let json = serde_json::from_slice::<serde_json::Value>(&output.stdout).unwrap();
+        (output.status.code(), json)
+    };
+    assert_eq!(said(&["restart", "1", "web"]).await.0, Some(0));
+    let after = gateway.pids(2).await;
+    assert!(after.is_disjoint(&before), "{after:?} after {before:?}");
+    let (code, process) = said(&["scale", "1", "web", "1"]).await;
+    assert_eq!((code, &process["process"]), (Some(0), &"web".into()));
+    gateway.has_up(1).await;
+    let (code, refused) = said(&["stop", "1", "nobody"]).await;
+    assert_eq!((code, &refused["error"]["code"]), (Some(1), &"process_unknown".into()));
 }
 
 #[tokio::test]
@@ -257,4 +292,15 @@ async fn a_reload_replaces_what_it_changes_and_keeps_what_works() {
     assert!(good > 0 && bad.is_empty(), "{good} good, but {bad:?}");
     let still = gateway.pids(2).await;
     assert_eq!(still, kept);
+    let why = async || {
+        let request = "GET /status HTTP/1.1\r\nHost: localhost\r\n\r\n";
+        let status = crate::harness::http::exchange(gateway.admin, request).await.json();
+        let instances = status["sections"]["processes"][0]["instances"].as_array().unwrap().clone();
+        instances.into_iter().find_map(|one| one["not_replaced"].as_str().map(str::to_owned))
+    };
+    assert_eq!(why().await.as_deref(), Some("it ended before it was ready: exit code 1"));
+    let failures = "meridian_process_replacement_failures_total{region=\"1\",process=\"web\"} 1";
+    assert!(gateway.metrics().await.contains(failures));
+    gateway.reload(&TWO_NODES.replace("OWN=yes", "OWN=third")).await;
+    eventually("one that starts", async || why().await.is_none()).await;
 }

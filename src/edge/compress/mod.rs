@@ -25,6 +25,9 @@ use self::encoder::Encoder;
 use super::body::Content;
 use crate::settings::{Coding, CompressionSettings};
 
+/// Fields that say what the bytes are that were made, and would be wrong of others (RFC 9530; RFC 2616, 14.15).
+const DIGESTS: [&str; 4] = ["content-digest", "repr-digest", "digest", "content-md5"];
+
 /// What is compressed, and how.
 #[derive(Debug)]
 pub(super) struct Compression {
@@ -87,11 +90,15 @@ impl Compression {
                 status,
                 StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED | StatusCode::PARTIAL_CONTENT
             );
-        let length = response.body().size_hint().exact();
+        // The answer to a HEAD has a length and no body.
+        let stated = headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok());
+        let length = stated.and_then(|stated| stated.parse().ok());
+        let length = length.or_else(|| response.body().size_hint().exact());
         has_body
             && length.is_none_or(|length| length >= self.settings.min_bytes)
             && !headers.contains_key(CONTENT_ENCODING)
             && !headers.contains_key(CONTENT_RANGE)
+            && !DIGESTS.iter().any(|digest| headers.contains_key(*digest))
             && !says(headers, "no-transform")
             && headers.get(CONTENT_TYPE).is_some_and(|kind| self.is_listed(kind))
     }

@@ -111,3 +111,28 @@ fn the_head_alone_says_the_same() {
     assert_eq!(head.headers()[CONTENT_ENCODING], "br");
     assert!(head.body().is_end_stream());
 }
+
+#[test]
+fn a_stated_length_counts_and_a_head_says_what_a_get_would() {
+    let small = answer(&[("content-length", "20")]);
+    let small = compression(|_| ()).apply(small, Some(Coding::Gzip), false);
+    assert!(!small.headers().contains_key(CONTENT_ENCODING));
+    let (head, _) = answer(&[("content-length", "7200"), ("etag", "\"x\"")]).into_parts();
+    let head = Response::from_parts(head, Content::Fixed(Bytes::new()));
+    let head = compression(|_| ()).apply(head, Some(Coding::Gzip), true);
+    assert_eq!(head.headers()[CONTENT_ENCODING], "gzip");
+    assert_eq!(
+        (&head.headers()[VARY], &head.headers()[ETAG]),
+        (&"accept-encoding".parse().unwrap(), &"W/\"x\"".parse().unwrap())
+    );
+    assert!(!head.headers().contains_key(CONTENT_LENGTH));
+}
+
+#[test]
+fn bytes_that_have_a_digest_stay_as_they_are() {
+    for digest in ["content-digest", "repr-digest", "digest", "content-md5"] {
+        let response = answer(&[(digest, "sha-256=:AA==:")]);
+        let response = compression(|_| ()).apply(response, Some(Coding::Gzip), false);
+        assert!(!response.headers().contains_key(CONTENT_ENCODING), "{digest}");
+    }
+}

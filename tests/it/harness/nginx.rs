@@ -39,6 +39,11 @@ impl Nginx {
         fs::write(files.join(name), content).unwrap();
     }
 
+    /// The folder of what was put.
+    pub(crate) fn files(&self) -> std::path::PathBuf {
+        self.folder.path().join("files")
+    }
+
     /// Starts it, on the same port; ends when it answers.
     pub(crate) async fn up(&mut self) {
         let folder = self.folder.path();
@@ -82,7 +87,7 @@ fn configuration(name: &str, address: SocketAddr) -> String {
            server {{
              listen {address};
              location / {{ return 200 \"{name}\"; }}
-             location /files/ {{ root .; }}
+             location /files/ {{ root .; gzip_static on; }}
              location = /slow {{ root .; limit_rate 1k; }}
            }}
          }}"
