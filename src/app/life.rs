@@ -13,9 +13,10 @@ use super::App;
 use super::error::AppError;
 use super::signals::StopRequests;
 use super::tasks::Tasks;
+use crate::admin;
 use crate::bus::{Bus, BusState};
+use crate::demo;
 use crate::observability::Readiness;
-use crate::{admin, demo};
 
 /// Of the grace, what the paced close of sockets may take; the rest is for the last close handshakes.
 const CLOSING_SHARE: f64 = 0.8;

@@ -326,6 +326,8 @@ async fn the_page_shows_programs_certificates_and_reloads() {
     let wide = tab.value("document.documentElement.scrollWidth > innerWidth").await;
     assert_eq!(wide, false, "a phone needs no sideways scrolling");
     tab.screenshot(&picture("status-all-phone.png")).await;
+    tab.value("scrollTo(0, document.body.scrollHeight)").await;
+    tab.screenshot(&picture("status-end-phone.png")).await;
     browser.close().await;
 }
 
@@ -333,7 +335,7 @@ async fn the_page_shows_programs_certificates_and_reloads() {
 async fn who_is_slow_or_many_or_long_is_bounded() {
     let gateway = Gateway::start(|settings| {
         settings.admin.max_connections = 2.try_into().unwrap();
-        settings.admin.idle_timeout = Duration::from_millis(400);
+        settings.admin.idle_timeout = Duration::from_secs(2);
     })
     .await;
     let admin = gateway.admin();

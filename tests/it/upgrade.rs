@@ -159,7 +159,7 @@ async fn a_client_that_vanishes_ends_its_tunnel() {
     let gateway = Gateway::start(|settings| {
         add_backend(settings, "1", address);
         settings.proxy.tunnel_ping_interval = Duration::from_millis(100);
-        settings.proxy.tunnel_pong_timeout = Duration::from_secs(1);
+        settings.proxy.tunnel_pong_timeout = Duration::from_secs(2);
     })
     .await;
     let relay = Relay::before(gateway.proxy()).await;
