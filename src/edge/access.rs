@@ -13,6 +13,7 @@ use hyper::body::Incoming;
 
 use super::Link;
 use super::wire::Wire;
+use crate::hub::Origin;
 use crate::limits::Tally;
 use crate::observability::{self, Ending, Entry, Part, protocol};
 use crate::proxy::{Arrival, RegionRef, Report, Shared, TraceId, traceparent};
@@ -184,6 +185,20 @@ impl Access {
     /// The answer breaks off.
     pub(super) fn broken(&mut self, why: Ending) {
         self.course = Course::Broken(why);
+    }
+
+    /// What a chat socket's own line says of the request, with the trace that these fields name.
+    pub(super) fn origin(&self, headers: Option<&HeaderMap>) -> Origin {
+        Origin {
+            path: self.uri.path().into(),
+            request_id: self.request_id.clone(),
+            trace_id: headers
+                .and_then(traceparent)
+                .and_then(TraceId::of)
+                .map(|trace| trace.as_str().to_owned()),
+            protocol: protocol(self.version),
+            tls: self.tls,
+        }
     }
 
     /// It has left HTTP.

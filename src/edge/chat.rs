@@ -22,7 +22,7 @@ use super::client_io::ClientIo;
 use super::{Door, Edge};
 use crate::hub::{Admission, Hub};
 use crate::proxy::{ForwardError, RegionRef};
-use crate::settings::RegionName;
+use crate::settings::{RegionName, TraceMode};
 
 impl Edge {
     /// As [`Self::chat_here`], by the public door: the client is told who serves him.
@@ -58,7 +58,9 @@ impl Edge {
         let upgrade = hyper::upgrade::on(&mut request);
         let (parts, _) = request.into_parts();
         let admitted = self.common.hub.admit(region, &parts, client).await;
-        let admission = admitted.map_err(Refused::Hub)?;
+        let mut admission = admitted.map_err(Refused::Hub)?;
+        let traced = self.common.policy.load().settings.trace != TraceMode::Off;
+        admission.came_by(|| access.origin(traced.then_some(&parts.headers)));
         let response = switched(admission.accept_key());
         let hub = Arc::clone(&self.common.hub);
         self.common.sockets.spawn(hand_over(self.common.sockets.clone(), hub, admission, upgrade));

@@ -1,13 +1,11 @@
 //! How a socket ended, and the one line and count that say so.
 
-use std::borrow::Cow;
-
 use tokio::time::Instant;
 use tokio_tungstenite::tungstenite::Error;
 use tokio_tungstenite::tungstenite::error::{CapacityError, ProtocolError};
 use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 
-use super::Place;
+use super::{Origin, Place};
 use crate::observability::{Ending, Entry, Part, Socket};
 use crate::protocol::Close;
 
@@ -77,23 +75,39 @@ impl End {
     }
 }
 
+/// Text frames one way.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Traffic {
+    frames: u64,
+    /// Of their payloads.
+    bytes: u64,
+}
+
+impl Traffic {
+    pub(super) fn count(&mut self, bytes: usize) {
+        self.frames += 1;
+        self.bytes += bytes as u64;
+    }
+}
+
 /// What is told of one socket when it is gone: in `drop`, so that it is told whatever happens.
 #[derive(Debug)]
 pub(super) struct Record {
     pub(super) place: Place,
-    /// Text frames from the client.
-    pub(super) received: u64,
-    /// Text frames to the client.
-    pub(super) sent: u64,
+    /// From the client.
+    pub(super) received: Traffic,
+    /// To the client.
+    pub(super) sent: Traffic,
     pub(super) end: End,
-    path: Cow<'static, str>,
+    origin: Option<Box<Origin>>,
     since: Instant,
 }
 
 impl Record {
-    pub(super) fn new(place: Place, path: Cow<'static, str>) -> Self {
+    pub(super) fn new(place: Place, origin: Option<Box<Origin>>) -> Self {
         let end = End::Server(Close::Away);
-        Self { place, received: 0, sent: 0, end, path, since: Instant::now() }
+        let none = Traffic::default();
+        Self { place, received: none, sent: none, end, origin, since: Instant::now() }
     }
 
     pub(super) fn since(&self) -> Instant {
@@ -106,19 +120,27 @@ impl Drop for Record {
         let place = &self.place;
         place.region.metrics.closed(self.end.code());
         let Some(lines) = place.hub.lines.get().filter(|lines| lines.is_on()) else { return };
+        let (origin, region) = (self.origin.as_deref(), place.region.name.as_str());
         lines.write(&Entry {
             part: Part::Hub,
             method: "WS",
-            path: &self.path,
+            path: origin.map(|from| &*from.path).unwrap_or_default(),
             status: 101,
             took: self.since.elapsed(),
-            region: Some(place.region.name.as_str()),
+            region: Some(region),
+            served: Some(region),
+            received: Some(self.received.bytes),
+            sent: Some(self.sent.bytes),
+            request_id: origin.and_then(|from| from.request_id.to_str().ok()).unwrap_or_default(),
+            trace_id: origin.and_then(|from| from.trace_id.as_deref()),
+            protocol: origin.map(|from| from.protocol).unwrap_or_default(),
+            tls: origin.and_then(|from| from.tls),
             end: Some(self.end.ending()),
             client: place.seat.client.get().copied(),
             socket: Some(Socket {
                 user: Some(&place.user),
-                frames_in: self.received,
-                frames_out: self.sent,
+                frames_in: self.received.frames,
+                frames_out: self.sent.frames,
                 close: Some(self.end.code()),
                 ended_by: self.end.by(),
             }),
@@ -131,6 +153,8 @@ impl Drop for Record {
 mod tests {
     use std::time::Duration;
 
+    use http::HeaderValue;
+
     use super::super::tests::harness::House;
     use super::*;
     use crate::observability::AccessLog;
@@ -141,14 +165,25 @@ mod tests {
         let place = House::new().admit("userId=a=%22b").await.unwrap().place;
         let lines = AccessLog::kept(AccessFormat::Text);
         place.hub.record_in(lines.clone());
-        let mut record = Record::new(place, "/ws".into());
-        (record.received, record.sent, record.end) = (1, 3, End::Client(NO_CODE));
+        let origin = Origin {
+            path: "/ws".into(),
+            request_id: HeaderValue::from_static("r1"),
+            trace_id: Some("4bf92f3577b34da6a3ce929d0e0e4736".to_owned()),
+            protocol: "HTTP/2.0",
+            tls: Some("TLSv1.3"),
+        };
+        let mut record = Record::new(place, Some(Box::new(origin)));
+        record.received.count(20);
+        record.sent.count(100);
+        record.sent.count(30);
+        record.end = End::Client(NO_CODE);
         tokio::time::advance(Duration::from_millis(7)).await;
         drop(record);
         let line = lines.taken();
         let (_, said) = line.split_once("] [INFO] [Hub] ").unwrap();
-        let expected = "WS /ws 101 - 7ms region=1 user=a=\"b in=1 out=3 close=1005 ended_by=client \
-                        end=client_closed client=127.0.0.1\n";
+        let expected = "WS /ws 101 - 7ms region=1 served=1 user=a=\"b bytes_in=20 bytes=130 in=1 out=2 \
+                        close=1005 ended_by=client end=client_closed client=127.0.0.1 protocol=HTTP/2.0 tls=TLSv1.3 \
+                        request_id=r1 trace_id=4bf92f3577b34da6a3ce929d0e0e4736\n";
         assert_eq!(said, expected);
     }
 

@@ -29,7 +29,6 @@ mod share;
 mod tests;
 mod trail;
 
-use std::borrow::Cow;
 use std::collections::HashMap;
 use std::fmt;
 use std::net::IpAddr;
@@ -120,10 +119,28 @@ pub struct Admission {
     place: Place,
     cursor: Cursor,
     accept_key: Option<HeaderValue>,
-    path: Cow<'static, str>,
+    origin: Option<Box<Origin>>,
+}
+
+/// What a socket's line says of its handshake.
+#[derive(Debug)]
+pub struct Origin {
+    pub path: Box<str>,
+    pub request_id: HeaderValue,
+    pub trace_id: Option<String>,
+    /// As [`observability::protocol`] has it.
+    pub protocol: &'static str,
+    /// The version of TLS, where it is spoken.
+    pub tls: Option<&'static str>,
 }
 
 impl Admission {
+    /// Has the socket's line say where it came from. Kept only where lines are written.
+    pub fn came_by(&mut self, origin: impl FnOnce() -> Origin) {
+        let lines = self.place.hub.lines.get();
+        self.origin = lines.filter(|lines| lines.is_on()).map(|_| Box::new(origin()));
+    }
+
     /// The value of `Sec-WebSocket-Accept` (RFC 6455, 4.2.2); nothing over HTTP/2, which has none (RFC 8441, 5).
     pub fn accept_key(&self) -> Option<HeaderValue> {
         self.accept_key.clone()
@@ -215,17 +232,12 @@ impl Hub {
         let asked = (&self.relay, &*self.registry, &self.limits);
         place.hold = Some(seating::seat(&place.user, &place.seat, asked).await?);
         tracing::debug!(target: "Hub", "admitted user={} region={region} client={client}", query.user);
-        let path = match request.uri.path() {
-            "/" => Cow::Borrowed("/"),
-            "/ws" => Cow::Borrowed("/ws"),
-            other => Cow::Owned(other.to_owned()),
-        };
         let cursor = match self.limits.delivery {
             DeliveryMode::ExactlyOnce => query.cursor,
             // There is nothing to resume.
             DeliveryMode::AtMostOnce => Cursor::fresh(),
         };
-        Ok(Admission { place, cursor, accept_key, path })
+        Ok(Admission { place, cursor, accept_key, origin: None })
     }
 
     fn place(

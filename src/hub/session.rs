@@ -129,13 +129,13 @@ struct Session<S> {
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
     fn new(admission: Admission, socket: WebSocketStream<S>) -> Self {
-        let Admission { place, cursor, accept_key: _, path } = admission;
+        let Admission { place, cursor, accept_key: _, origin } = admission;
         let now = Instant::now();
         let heartbeat = Heartbeat::new(now, place.hub.limits.terms.ping_interval);
         Self {
             socket,
             delivery: Delivery::new(cursor, &place, now),
-            record: Record::new(place, path),
+            record: Record::new(place, origin),
             sending: Sending::default(),
             replies: VecDeque::new(),
             heartbeat,
@@ -261,7 +261,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
                 self.place().region.metrics.lag.observe(seconds_since(taken_ms));
             }
             messages += u64::from(given.message);
-            self.record.sent += 1;
+            self.record.sent.count(given.frame.len());
             if let Err(end) = self.start_send(Message::Text(given.frame)) {
                 break Err(end);
             }

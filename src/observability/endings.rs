@@ -70,11 +70,13 @@ pub enum Ending {
     Idle,
     Drained,
     Aged,
+    /// A socket that was served elsewhere was sent home.
+    Rebalanced,
 }
 
 impl Ending {
     /// All of them, in their order.
-    pub const ALL: [Self; 41] = [
+    pub const ALL: [Self; 42] = [
         Self::Complete,
         Self::Local,
         Self::File,
@@ -116,6 +118,7 @@ impl Ending {
         Self::Idle,
         Self::Drained,
         Self::Aged,
+        Self::Rebalanced,
     ];
 
     /// As lines and labels have it.
@@ -162,6 +165,7 @@ impl Ending {
             Self::Idle => "idle",
             Self::Drained => "drained",
             Self::Aged => "aged",
+            Self::Rebalanced => "rebalanced",
         }
     }
 }
@@ -177,6 +181,6 @@ mod tests {
             assert_eq!(ending as usize, index, "{ending:?}");
             assert!(words.insert(ending.as_str()), "{ending:?}");
         }
-        assert_eq!(Ending::Aged as usize + 1, Ending::ALL.len());
+        assert_eq!(Ending::Rebalanced as usize + 1, Ending::ALL.len());
     }
 }

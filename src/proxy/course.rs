@@ -37,7 +37,7 @@ pub(super) enum Side {
 }
 
 impl Side {
-    fn of(self, region: &Region) -> Option<&Group> {
+    pub(super) fn of(self, region: &Region) -> Option<&Group> {
         match self {
             Self::Backends => Some(&region.backends),
             Self::Hub => region.hub.as_deref(),

@@ -121,6 +121,12 @@ impl Region {
         self.groups().for_each(|group| group.take_charge());
     }
 
+    /// Lets sockets that are served elsewhere come home where it is well again; asked with each tick.
+    pub(super) fn call_home(&self) {
+        let rate = self.settings.rebalance_rate;
+        self.groups().for_each(|group| group.call_home(&self.policy, rate));
+    }
+
     fn groups(&self) -> impl Iterator<Item = &Arc<Group>> {
         std::iter::once(&self.backends).chain(&self.hub)
     }

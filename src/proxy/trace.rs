@@ -27,8 +27,7 @@ pub struct TraceId([u8; 32]);
 impl TraceId {
     /// The one of a `traceparent`, if that is well-formed.
     pub fn of(traceparent: &HeaderValue) -> Option<Self> {
-        let known = parse(traceparent)?;
-        known.get(3..35)?.try_into().ok().map(Self)
+        id(&parse(traceparent)?)
     }
 
     pub fn as_str(&self) -> &str {
@@ -60,7 +59,7 @@ pub(super) fn apply(headers: &mut HeaderMap, mode: TraceMode, present: bool) -> 
         }
         begun()
     };
-    let trace = parent.get(3..35).and_then(|digits| digits.try_into().ok()).map(TraceId);
+    let trace = id(&parent);
     if let Ok(value) = HeaderValue::from_maybe_shared(Bytes::copy_from_slice(&parent)) {
         headers.insert(&TRACEPARENT, value);
     }
@@ -71,6 +70,10 @@ pub(super) fn apply(headers: &mut HeaderMap, mode: TraceMode, present: bool) -> 
 pub fn traceparent(headers: &HeaderMap) -> Option<&HeaderValue> {
     let mut lines = headers.get_all(&TRACEPARENT).iter();
     lines.next().filter(|_| lines.next().is_none())
+}
+
+fn id(parent: &[u8; LENGTH]) -> Option<TraceId> {
+    parent.get(3..35).and_then(|digits| digits.try_into().ok()).map(TraceId)
 }
 
 /// The one `traceparent` of a request, if it is well-formed.

@@ -64,6 +64,8 @@ pub(super) enum EndedBy {
     BackendDrain,
     /// It was as old as a tunnel may become.
     Age,
+    /// Whoever should serve it can again.
+    Rebalance,
 }
 
 impl EndedBy {
@@ -77,6 +79,7 @@ impl EndedBy {
             Self::Drain => "drain",
             Self::BackendDrain => "backend_drain",
             Self::Age => "age",
+            Self::Rebalance => "rebalance",
         }
     }
 }

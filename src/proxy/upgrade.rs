@@ -20,6 +20,7 @@ use hyper::body::Incoming;
 use hyper::ext::Protocol;
 use tokio_tungstenite::tungstenite::handshake::{client::generate_key, derive_accept_key};
 
+use super::backends::{Stray, Upstream};
 use super::body::Body;
 use super::course::Side;
 use super::error::ForwardError;
@@ -132,6 +133,22 @@ impl Asked {
         }
     }
 
+    /// Whether the backend has switched; what it has not may still be an answer.
+    fn is_granted(&self, answered: &Exchange) -> Result<bool, ForwardError> {
+        let status = answered.response.status();
+        if status == StatusCode::SWITCHING_PROTOCOLS {
+            let fits = self.fits(answered.response.headers());
+            let unasked = |why| refused(&answered.active, ForwardError::UnaskedUpgrade, why);
+            return fits.map(|()| true).map_err(unasked);
+        }
+        if matches!(self, Self::ByConnect { .. }) && status.is_success() {
+            // To the client it would be a tunnel that opened.
+            let why = "a 2xx to a handshake";
+            return Err(refused(&answered.active, ForwardError::NotSwitched, why));
+        }
+        Ok(false)
+    }
+
     /// What the client is told when it has its tunnel.
     fn status(&self) -> StatusCode {
         match self {
@@ -191,17 +208,8 @@ impl Proxy {
         let terms = Terms { upgrade: true, ..Terms::new(settings, caller.client) };
         let request = Request::from_parts(parts, RequestBody::empty());
         let mut answered = self.exchange(region, side, request, &terms, report).await?;
-        let status = answered.response.status();
-        if status != StatusCode::SWITCHING_PROTOCOLS {
-            if matches!(asked, Asked::ByConnect { .. }) && status.is_success() {
-                // To the client it would be a tunnel that opened.
-                let why = "a 2xx to a handshake";
-                return Err(refused(&answered.active, ForwardError::NotSwitched, why));
-            }
+        if !asked.is_granted(&answered)? {
             return self.answer(answered, terms, false);
-        }
-        if let Err(why) = asked.fits(answered.response.headers()) {
-            return Err(refused(&answered.active, ForwardError::UnaskedUpgrade, why));
         }
         let early_close = settings.health.early_close;
         if early_close.is_zero() || side == Side::Hub {
@@ -209,6 +217,7 @@ impl Proxy {
         }
         let Exchange { mut response, active, region: serves, took, .. } = answered;
         region.served_by(&serves);
+        let stray = stray(region, &serves, side, &active.upstream);
         let record = Record::new(
             self.shared.lines.get(),
             (region.name.as_str(), Arc::clone(&region.series)),
@@ -225,12 +234,23 @@ impl Proxy {
             probation: took.map(|took| (took, early_close)),
             max_age: settings.max_tunnel_age,
             drain: drain.clone(),
+            stray,
             _count: count,
             active,
             _socket: socket,
         };
         self.conns.tasks.spawn(tunnel.run());
         Ok(asked.switching(response, serves.marks()))
+    }
+}
+
+/// A socket that is for `asked`, where neither that region nor the best tier of it serves it.
+fn stray(asked: &Region, serves: &Region, side: Side, upstream: &Arc<Upstream>) -> Option<Stray> {
+    // By name: a reload may have come in between.
+    if asked.name == serves.name {
+        side.of(serves)?.stray_at(upstream)
+    } else {
+        Some(side.of(asked)?.stray_abroad())
     }
 }
 

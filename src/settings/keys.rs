@@ -33,6 +33,7 @@ pub(super) const KEYS: &[Key] = &[
     key("regions.*.backends", Kind::Backends),
     key("regions.*.failover", Kind::Failover),
     key("regions.*.spill_factor", Kind::Factor),
+    key("regions.*.rebalance_rate", Kind::Count(0, 100_000)),
     key(
         "regions.*.balance",
         Kind::Choice(&["least_conn", "p2c_ewma", "round_robin", "consistent_hash"]),

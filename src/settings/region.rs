@@ -91,6 +91,9 @@ pub struct RegionSettings {
     pub failover: Failover,
     /// Under `spill`: the region keeps all of its traffic while its healthy share times this is 1 or more; not set, 1.4.
     pub spill_factor: Option<SpillFactor>,
+    /// Sockets a second that are asked to connect anew where another region or tier serves them and this one, or a better one,
+    /// is well again; 0: they stay where they are.
+    pub rebalance_rate: u32,
 }
 
 impl RegionSettings {

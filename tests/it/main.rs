@@ -94,6 +94,8 @@ mod rows;
 mod running;
 /// Files, `.env`, variables and flags: precedence, and what is said of each mistake.
 mod settings;
+/// How even a stop with a thousand sockets is.
+mod spread;
 /// Programs that the gateway starts and keeps running.
 mod supervise;
 /// TLS: handshakes, certificates, changed files.

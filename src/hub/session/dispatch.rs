@@ -41,7 +41,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
     }
 
     fn on_text(&mut self, text: &str, cx: &mut Context<'_>, now: Instant) -> Result<(), End> {
-        self.record.received += 1;
+        self.record.received.count(text.len());
         self.place().region.metrics.received.inc();
         match incoming::parse(text, self.limits().terms.max_text_bytes) {
             Ok(ClientFrame::Message(draft)) => {

@@ -15,12 +15,14 @@ mod tests;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
+use std::time::Duration;
 
 use http::HeaderMap;
 
 use self::choice::Miss;
 use super::balance::{Tried, Turns, UNIT};
 use super::hash::KeyBy;
+use super::homing::{Home, Homing, Stray};
 use super::member::{BackendSnapshot, Member, Now};
 use super::metrics::Waiting;
 use super::queue::{Limits, Overloaded, Queue};
@@ -41,6 +43,7 @@ pub(in crate::proxy) struct GroupState {
     serving: Serving,
     share: ShareWatch,
     points: AtomicU32,
+    homing: Arc<Homing>,
 }
 
 /// Why a group has no backend for a request.
@@ -263,6 +266,32 @@ impl Group {
         let known = members.filter(|(_, member)| before(&member.upstream));
         known.for_each(|(index, _)| again.insert(index));
         again
+    }
+
+    /// A socket that is for this group, and that another region serves.
+    pub(in crate::proxy) fn stray_abroad(&self) -> Stray {
+        Stray::new(&self.state.homing, None)
+    }
+
+    /// A socket that this backend serves; nothing where that is of the best tier.
+    pub(in crate::proxy) fn stray_at(&self, upstream: &Arc<Upstream>) -> Option<Stray> {
+        let own = self.members.iter().find(|member| Arc::ptr_eq(&member.upstream, upstream))?;
+        let (best, _) = self.tiers.first()?;
+        (own.tier > *best).then(|| Stray::new(&self.state.homing, Some(own.tier)))
+    }
+
+    /// Lets sockets that are served elsewhere come home, so many a second; asked with each tick.
+    pub(in crate::proxy) fn call_home(&self, policy: &failover::Policy, rate: u32) {
+        if self.state.homing.has_strays() {
+            // Else only a request would find out that a better tier may serve again.
+            self.note();
+            let best = self.of_best(Set::of_bits(self.usable().well));
+            let best = best.iter().find_map(|index| self.members.get(index));
+            let tier = best.map(|member| member.tier);
+            let home = Home { tier, keeps_all: policy.keeps_all(self.standing()) };
+            let hold = Duration::from_millis(self.hold.saturating_add(self.slow_start));
+            self.state.homing.look(home, rate, hold);
+        }
     }
 
     /// The tier that serves.

@@ -125,6 +125,7 @@ fn look(shared: &Shared, schedule: &mut Schedule, probes: &mut JoinSet<Duration>
             }
         }
         region.backends.watch_share();
+        region.call_home();
     }
     // Who has waited longest comes first: else those that hang, and are due again, would keep the last ones waiting.
     due.sort_by_key(|(since, ..)| *since);

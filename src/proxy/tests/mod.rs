@@ -12,6 +12,7 @@ mod editions;
 mod exchanges;
 mod failures;
 mod health;
+mod homing;
 mod http2;
 mod http2_clients;
 mod probes;

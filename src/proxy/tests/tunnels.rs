@@ -9,7 +9,7 @@ pub(super) const ASK: &str = "GET /chat?x=1 HTTP/1.1\r\nHost: a\r\nConnection: k
 pub(super) const SWITCH: &str = "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\n\
                       Upgrade: websocket\r\nSec-WebSocket-Accept: s\r\n\r\n";
 
-async fn tunnel(gateway: &Gateway, backend: &Backend) -> (Peer, Peer) {
+pub(super) async fn tunnel(gateway: &Gateway, backend: &Backend) -> (Peer, Peer) {
     let mut client = gateway.connect().await;
     client.say(ASK).await;
     let mut peer = backend.accept().await;
@@ -19,7 +19,7 @@ async fn tunnel(gateway: &Gateway, backend: &Backend) -> (Peer, Peer) {
     (client, peer)
 }
 
-async fn no_tunnels(gateway: &Gateway) {
+pub(super) async fn no_tunnels(gateway: &Gateway) {
     gateway.idle().await;
     assert_eq!(gateway.count("proxy_tunnels"), 0);
     within("the drain's count", gateway.drain.idle()).await;

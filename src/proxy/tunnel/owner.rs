@@ -11,10 +11,10 @@ use std::time::Duration;
 
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
-use tokio::time::{Instant, Sleep, sleep, sleep_until, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::{Clock, EndedBy, Liveness, Probation, Record, Tally, run};
-use crate::proxy::backends::{Active, Upstream};
+use crate::proxy::backends::{Active, Stray, Upstream};
 use crate::proxy::metrics::RegionSeries;
 use crate::shutdown::{Drain, Socket};
 
@@ -73,6 +73,8 @@ pub(in crate::proxy) struct Tunnel {
     pub(in crate::proxy) max_age: Option<Duration>,
     pub(in crate::proxy) drain: Drain,
     pub(in crate::proxy) active: Active,
+    /// Where it is not served where it should be.
+    pub(in crate::proxy) stray: Option<Stray>,
     pub(in crate::proxy) _count: Count,
     pub(in crate::proxy) _socket: Socket,
 }
@@ -91,7 +93,8 @@ impl Tunnel {
 
     /// Waits until HTTP is done with both connections, then moves their bytes.
     async fn carry(&mut self, tally: &mut Tally) -> EndedBy {
-        let turn = pin!(turn(&self.drain, &self.active.upstream, self.max_age.map(aged)));
+        let (upstream, age) = (&self.active.upstream, self.max_age.map(aged));
+        let turn = pin!(turn(&self.drain, upstream, age, self.stray.as_ref()));
         let probation = self
             .probation
             .map(|(took, limit)| Box::new(Probation::begin(&self.active, took, limit)));
@@ -121,25 +124,33 @@ const LEAVE_EACH: Duration = Duration::from_millis(10);
 /// … and no longer than this.
 const LEAVE_WINDOW: Duration = Duration::from_secs(30);
 
-/// Ends when the tunnel is to leave: in its turn of a drain, its backend's or the process's, or at its age.
+/// Ends when the tunnel is to leave: in its turn of a drain, its backend's or the process's, at its age, or to go home.
 ///
 /// Every tunnel has this all its life, so what it seldom needs it holds elsewhere.
-async fn turn(drain: &Drain, upstream: &Upstream, age: Option<Instant>) -> EndedBy {
+async fn turn(
+    drain: &Drain,
+    upstream: &Upstream,
+    age: Option<Instant>,
+    stray: Option<&Stray>,
+) -> EndedBy {
     let mut leaving = upstream.leaving();
     let mut aged = age.map(|age| Box::pin(sleep_until(age)));
+    let mut home = stray.map(|stray| Box::pin(stray.turn()));
     while !*leaving.borrow_and_update() {
         tokio::select! {
             () = drain.draining() => return process_turn(drain).await,
             // An error is a backend that nothing holds any more; this does.
             _ = leaving.changed() => {}
             Some(()) = at(&mut aged) => return EndedBy::Age,
+            Some(()) = at(&mut home) => return EndedBy::Rebalance,
         }
     }
     Box::pin(backend_turn(drain, upstream)).await
 }
 
-async fn at(age: &mut Option<Pin<Box<Sleep>>>) -> Option<()> {
-    age.as_mut()?.await;
+/// Ends with what is waited for; at once where there is nothing.
+async fn at<F: Future<Output = ()>>(waited_for: &mut Option<Pin<Box<F>>>) -> Option<()> {
+    waited_for.as_mut()?.await;
     Some(())
 }
 

@@ -145,6 +145,7 @@ impl EndedBy {
             Self::BackendLost => Ending::BackendLost,
             Self::Drain | Self::BackendDrain => Ending::Drained,
             Self::Age => Ending::Aged,
+            Self::Rebalance => Ending::Rebalanced,
         }
     }
 }

@@ -37,6 +37,7 @@ pub(super) enum Farewell {
 
 /// One direction.
 #[derive(Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "each is true or not whatever the others are")]
 pub(super) struct Way {
     /// What was read, or is ours to say, and was not yet written.
     kept: Vec<u8>,

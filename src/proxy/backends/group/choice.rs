@@ -92,7 +92,14 @@ impl Group {
         view
     }
 
-    fn tier_of_request(&self, view: &View, key: Option<u64>, now: &Now) -> u8 {
+    /// Notes how all stand when no request does.
+    pub(super) fn note(&self) {
+        let now = Now::new(self.clock);
+        self.move_on(&self.look(&now), &now);
+    }
+
+    /// Has another tier serve, where it is time for it.
+    fn move_on(&self, view: &View, now: &Now) {
         let serving = &self.state.serving;
         if let Some(moved) = serving.look(&self.tiers, view.well, || now.get()) {
             self.series.queue.tier_changes.inc();
@@ -103,12 +110,16 @@ impl Group {
                 tracing::info!(target: "Proxy", region, from, to, "tier {to} serves again");
             }
         }
+    }
+
+    fn tier_of_request(&self, view: &View, key: Option<u64>, now: &Now) -> u8 {
+        self.move_on(view, now);
         // By its key, a request stays where it is while the others move.
         let point = || match key {
             Some(key) => u32::try_from(hash::mix(key) % u64::from(UNIT)).unwrap_or_default(),
             None => self.state.points.fetch_add(1, Ordering::Relaxed).wrapping_mul(STRIDE) % UNIT,
         };
-        serving.of_request(self.slow_start, || now.get(), point)
+        self.state.serving.of_request(self.slow_start, || now.get(), point)
     }
 
     /// Those of the tier, or where it has none of them, of the best that has.

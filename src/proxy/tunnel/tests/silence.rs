@@ -118,21 +118,21 @@ async fn a_ping_of_the_other_ends_stands_for_ours_and_its_pong_passes() {
     let ((mut client, mut near), (mut backend, mut far)) = (duplex(64), duplex(64));
     let mut tally = Tally::default();
     // Of the length of ours.
-    let (ping, pong) = ([0x89, 8, 1, 2, 3, 4, 5, 6, 7, 8], pong_up([1, 2, 3, 4, 5, 6, 7, 8]));
+    let (asks, answer) = ([0x89, 8, 1, 2, 3, 4, 5, 6, 7, 8], pong_up([1, 2, 3, 4, 5, 6, 7, 8]));
     let talk = async {
         tokio::time::sleep(INTERVAL / 2).await;
-        backend.write_all(&ping).await.unwrap();
-        assert_eq!(exactly(&mut client).await, ping);
+        backend.write_all(&asks).await.unwrap();
+        assert_eq!(exactly(&mut client).await, asks);
         // The backend is asked in time, and the client not: it owes an answer already.
         tokio::time::sleep(INTERVAL / 2 + TIMEOUT / 2).await;
-        client.write_all(&pong).await.unwrap();
-        assert_eq!(&exactly::<14>(&mut backend).await[..], pong);
+        client.write_all(&answer).await.unwrap();
+        assert_eq!(&exactly::<14>(&mut backend).await[..], answer);
         let payload = asks_backend(&mut backend).await;
-        backend.write_all(&ping).await.unwrap();
-        assert_eq!(exactly(&mut client).await, ping);
+        backend.write_all(&asks).await.unwrap();
+        assert_eq!(exactly(&mut client).await, asks);
         backend.write_all(&pong_down(payload)).await.unwrap();
-        client.write_all(&[&pong[..], ASKED].concat()).await.unwrap();
-        assert_eq!(&exactly::<14>(&mut backend).await[..], pong);
+        client.write_all(&[&answer[..], ASKED].concat()).await.unwrap();
+        assert_eq!(&exactly::<14>(&mut backend).await[..], answer);
         assert_eq!(exactly(&mut backend).await, *ASKED.as_array::<9>().unwrap());
         backend.shutdown().await.unwrap();
         assert_eq!(client.read(&mut [0]).await.unwrap(), 0, "nothing of ours has come");
