@@ -132,6 +132,10 @@ impl Access {
         &self.request_id
     }
 
+    pub(super) fn wire(&self) -> &Wire {
+        &self.wire
+    }
+
     pub(super) fn arrival(&self) -> Arc<Arrival> {
         self.wire.arrival()
     }
@@ -162,7 +166,7 @@ impl Access {
 
     pub(super) fn answered(&mut self, status: u16) {
         self.status = status;
-        self.wire.offers();
+        self.wire.offers(0);
     }
 
     /// The connection has room for more of the answer.
@@ -172,7 +176,7 @@ impl Access {
 
     pub(super) fn sent(&mut self, bytes: usize) {
         self.sent += bytes as u64;
-        self.wire.offers();
+        self.wire.offers(bytes);
     }
 
     /// The whole answer is with the connection.

@@ -110,14 +110,20 @@ impl Body for AnswerBody {
     ) -> Poll<Option<Result<Frame<Bytes>, ContentError>>> {
         let this = self.get_mut();
         this.access.asked();
-        let polled = Pin::new(&mut this.content).poll_frame(context);
+        let wire = this.access.wire();
+        let polled = match wire.rest() {
+            Some(rest) => Poll::Ready(Some(Ok(Frame::data(rest)))),
+            None => Pin::new(&mut this.content)
+                .poll_frame(context)
+                .map_ok(|frame| frame.map_data(|data| wire.cut(data))),
+        };
         match &polled {
             Poll::Ready(Some(Ok(frame))) => {
                 if let Some(data) = frame.data_ref() {
                     this.access.sent(data.len());
                 }
                 // Nothing follows trailers, and hyper does not ask.
-                if frame.is_trailers() || this.content.is_end_stream() {
+                if frame.is_trailers() || this.is_end_stream() {
                     this.access.done();
                 }
             }
@@ -132,7 +138,7 @@ impl Body for AnswerBody {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.content.is_end_stream()
+        self.content.is_end_stream() && !self.access.wire().has_rest()
     }
 
     fn size_hint(&self) -> SizeHint {

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use futures_util::FutureExt as _;
 use http::header::{CONNECTION, SEC_WEBSOCKET_ACCEPT, TRANSFER_ENCODING, UPGRADE};
 use http::{HeaderValue, Request, Response, StatusCode};
 use http_body::Body as _;
@@ -111,18 +112,22 @@ async fn hand_over(sockets: TaskTracker, hub: Arc<Hub>, admission: Admission, up
     // A task of its own each: this one's state would otherwise lie beside the session for its whole life.
     let upgraded = match upgraded.downcast::<TokioIo<ClientIo<TcpStream>>>() {
         Ok(parts) => {
-            let stream = parts.io.into_inner().into_stream();
+            let (stream, place) = parts.io.into_inner().into_parts();
             bound_unsent(&stream);
-            sockets.spawn(hub.serve(admission, stream, parts.read_buf));
+            let session = hub.serve(admission, stream, parts.read_buf);
+            // Its connection counts as one of the client's meanwhile.
+            sockets.spawn(session.map(|()| drop(place)));
             return;
         }
         Err(upgraded) => upgraded,
     };
     match upgraded.downcast::<TokioIo<ClientIo<TlsStream<TcpStream>>>>() {
         Ok(parts) => {
-            let stream = parts.io.into_inner().into_stream();
+            let (stream, place) = parts.io.into_inner().into_parts();
             bound_unsent(stream.get_ref().0);
-            sockets.spawn(hub.serve(admission, stream, parts.read_buf));
+            let session = hub.serve(admission, stream, parts.read_buf);
+            // Its connection counts as one of the client's meanwhile.
+            sockets.spawn(session.map(|()| drop(place)));
         }
         // What waits for its reader is bounded by the windows of HTTP/2.
         Err(upgraded) => {

@@ -18,6 +18,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use super::access::AccessLog;
 use super::messages::{Fault, Messages};
 use super::probe::Probe;
+use super::slow::Place;
 use super::unparsed::Substitute;
 use crate::proxy::Arrival;
 use crate::shutdown::InFlight;
@@ -185,6 +186,8 @@ pub(super) struct ClientIo<S> {
     state: Arc<ConnectionState>,
     log: Arc<AccessLog>,
     peer: IpAddr,
+    /// Among the client's connections; it goes where the stream goes.
+    place: Place,
     /// What is said in place of hyper's own answer to a request that it could not parse.
     substitute: Option<Substitute>,
     probe: Probe,
@@ -196,21 +199,23 @@ impl<S> ClientIo<S> {
         stream: S,
         state: Arc<ConnectionState>,
         (log, peer): (Arc<AccessLog>, IpAddr),
+        place: Place,
     ) -> Self {
         Self {
             stream,
             state,
             log,
             peer,
+            place,
             substitute: None,
             probe: Probe::default(),
             messages: Messages::default(),
         }
     }
 
-    /// The bare stream, for a socket that has left HTTP.
-    pub(super) fn into_stream(self) -> S {
-        self.stream
+    /// The bare stream, for a socket that has left HTTP, and its place, to be held as long.
+    pub(super) fn into_parts(self) -> (S, Place) {
+        (self.stream, self.place)
     }
 }
 

@@ -1,6 +1,6 @@
 //! What a request head must satisfy before anything else looks at it (RFC 9110 and 9112); pure.
 
-use http::header::{HOST, HeaderMap};
+use http::header::{COOKIE, HOST, HeaderMap};
 use http::{HeaderValue, Method, Request, Uri, Version, uri::Authority};
 use hyper::ext::Protocol;
 
@@ -13,6 +13,9 @@ use crate::settings::ProxySettings;
 /// The refusal, where a rule is broken.
 pub(super) fn check<B>(request: &Request<B>, max_target: usize) -> Result<(), Refused> {
     let method = request.method();
+    if request.version() == Version::HTTP_2 && !are_trimmed(request.headers()) {
+        return Err(Refused::BadRequest("the value of a field must not begin or end with a space"));
+    }
     let target = request.uri().path_and_query().map_or(0, |target| target.as_str().len());
     if target > max_target {
         return Err(Refused::TargetTooLong);
@@ -41,14 +44,27 @@ fn is_in_place(method: &Method, uri: &Uri) -> bool {
     }
 }
 
-/// Holds the header fields to their bounds (RFC 6585, section 5).
+/// Whether the values of all fields are such as HTTP/2 has them (RFC 9113, section 8.2.1), where space around a value is not
+/// taken away by the parser. The next hop's would, and what was compared here would be another value there.
+fn are_trimmed(headers: &HeaderMap) -> bool {
+    let is_space = |byte: Option<&u8>| matches!(byte, Some(b' ' | b'\t'));
+    headers
+        .values()
+        .map(HeaderValue::as_bytes)
+        .all(|value| !is_space(value.first()) && !is_space(value.last()))
+}
+
+/// Holds the header fields to their bounds (RFC 6585, section 5). Cookies count as one field, as which they go on: a browser
+/// that speaks HTTP/2 sends a field for each (RFC 9113, section 8.2.3). Their bytes all count.
 ///
 /// # Errors
 /// Where they are too many, or too large together.
 pub(super) fn check_size(headers: &HeaderMap, settings: &ProxySettings) -> Result<(), Refused> {
     let size: usize = headers.iter().map(|(name, value)| name.as_str().len() + value.len()).sum();
+    let most = settings.max_headers.get();
+    let joined = || headers.len() - headers.get_all(COOKIE).iter().skip(1).count();
     let is_within =
-        size <= settings.max_header_bytes.get() && headers.len() <= settings.max_headers.get();
+        size <= settings.max_header_bytes.get() && (headers.len() <= most || joined() <= most);
     if is_within { Ok(()) } else { Err(Refused::HeadersTooLarge) }
 }
 
@@ -183,6 +199,16 @@ mod tests {
         assert!(host_of("A.example") && !host_of("b.example"));
     }
 
+    #[test]
+    fn space_around_a_value_is_seen() {
+        for (value, good) in
+            [("", true), ("a b", true), (" a", false), ("a\t", false), (" ", false)]
+        {
+            let headers = HeaderMap::from_iter([(HOST, HeaderValue::from_static(value))]);
+            assert_eq!(are_trimmed(&headers), good, "{value:?}");
+        }
+    }
+
     fn request(method: Method, target: &str) -> Request<()> {
         Request::builder().method(method).uri(target).body(()).unwrap()
     }
@@ -214,6 +240,13 @@ mod tests {
         ] {
             assert_eq!(check(&request(method, target), 50).is_ok(), in_place, "{target}");
         }
+        settings.max_headers = 6.try_into().unwrap();
+        for _ in 0..50 {
+            get.headers_mut().append(COOKIE, HeaderValue::from_static("a=1"));
+        }
+        assert!(check_size(get.headers(), &settings).is_ok(), "five fields and a cookie");
+        settings.max_header_bytes = 40_400.try_into().unwrap();
+        assert!(matches!(check_size(get.headers(), &settings), Err(Refused::HeadersTooLarge)));
         let trace = request(Method::TRACE, "/");
         assert!(matches!(check(&trace, 50), Err(Refused::MethodNotAllowed)));
     }

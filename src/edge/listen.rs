@@ -23,6 +23,7 @@ use tokio_util::task::TaskTracker;
 
 use super::client_io::{ClientIo, ConnectionState, Phase, Sample};
 use super::metrics::EdgeMetrics;
+use super::slow::Place;
 use super::wire::Wire;
 use super::{Common, Edge, Link, proxy_protocol, secured, slow};
 use crate::settings::ProxySettings;
@@ -184,21 +185,20 @@ async fn announced(connections: TaskTracker, edge: Arc<Edge>, (stream, peer, slo
 fn begin(connections: &TaskTracker, edge: &Arc<Edge>, (stream, peer, slot): Accepted) {
     // A plain answer to one too many would be no answer where TLS is spoken.
     let Some(place) = edge.place(&stream, peer, edge.tls.is_none()) else { return };
-    let slot = (slot, place);
     // Small answers must not wait for the client's acknowledgement; an error means it has already left.
     if stream.set_nodelay(true).is_err() {
         return;
     }
     // Two kinds of task, so that a plain connection's is not as large as one with a handshake.
     if let Some(tls) = &edge.tls {
-        let driven = secured::drive(Arc::clone(edge), Arc::clone(tls), stream, peer);
+        let driven = secured::drive(Arc::clone(edge), Arc::clone(tls), stream, peer, place);
         connections.spawn(async move {
             driven.await;
             drop(slot);
         });
     } else {
         let open = OpenConnection::new(&edge.common);
-        let driven = drive_http1(Arc::clone(edge), stream, Link { peer, shown: None });
+        let driven = drive_http1(Arc::clone(edge), stream, Link { peer, shown: None }, place);
         connections.spawn(async move {
             driven.await;
             drop((open, slot));
@@ -216,14 +216,14 @@ async fn accept(listener: &TcpListener, slots: &Slots) -> io::Result<Accepted> {
     Ok((stream, peer, slot))
 }
 
-/// One connection of HTTP/1.1 from its first byte to its last, or to its upgrade.
-pub(super) async fn drive_http1<S>(edge: Arc<Edge>, stream: S, link: Link)
+/// One connection of HTTP/1.1 from its first byte to its last, or to its upgrade, which takes its place along.
+pub(super) async fn drive_http1<S>(edge: Arc<Edge>, stream: S, link: Link, place: Place)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let state = Arc::new(ConnectionState::default());
     let record = (Arc::clone(&edge.access), link.peer.ip());
-    let io = TokioIo::new(ClientIo::new(stream, Arc::clone(&state), record));
+    let io = TokioIo::new(ClientIo::new(stream, Arc::clone(&state), record, place));
     let service = {
         let (edge, state) = (Arc::clone(&edge), Arc::clone(&state));
         service_fn(move |request| {
@@ -303,7 +303,7 @@ async fn watch(edge: &Edge, state: &ConnectionState) {
     };
     let mut seen = state.sample();
     let mut since = Instant::now();
-    let mut pace = slow::Pace::new();
+    let mut pace = slow::Pace::of_connection();
     loop {
         tokio::time::sleep(tick).await;
         let sample = state.sample();

@@ -1,9 +1,18 @@
 //! Counts of the public listeners; requests are counted by the region that they are for.
 
+use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 
 use crate::observability::Registry;
+
+/// What was ended, and the name of the code of HTTP/2 by which.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct CodeLabels {
+    what: &'static str,
+    code: &'static str,
+}
 
 /// Handles of the series.
 #[derive(Debug, Default)]
@@ -12,6 +21,7 @@ pub(super) struct EdgeMetrics {
     pub(super) accept_errors: Counter,
     pub(super) unannounced: Counter,
     pub(super) turned_away: Counter,
+    http2_errors: Family<CodeLabels, Counter>,
 }
 
 impl EdgeMetrics {
@@ -37,6 +47,21 @@ impl EdgeMetrics {
             "Connections without a good header of the PROXY protocol where one was due",
             metrics.unannounced.clone(),
         );
+        registry.register(
+            "http2_errors_sent",
+            "Streams and connections of clients that were ended by a code of HTTP/2",
+            metrics.http2_errors.clone(),
+        );
         metrics
+    }
+
+    /// A stream was reset.
+    pub(super) fn reset(&self, code: &'static str) {
+        self.http2_errors.get_or_create(&CodeLabels { what: "stream", code }).inc();
+    }
+
+    /// A connection was ended for a fault of its client.
+    pub(super) fn ended_by_goaway(&self, code: &'static str) {
+        self.http2_errors.get_or_create(&CodeLabels { what: "connection", code }).inc();
     }
 }

@@ -9,6 +9,7 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use super::listen::{self, OpenConnection};
+use super::slow::Place;
 use super::tls::{Rejected, Tls};
 use super::unparsed::Substitute;
 use super::{Edge, Link, h2};
@@ -19,7 +20,13 @@ const PARTING: Duration = Duration::from_secs(2);
 const DISCARDED: usize = 16 * 1024;
 
 /// One connection from its first byte to its last, or to its upgrade.
-pub(super) async fn drive(edge: Arc<Edge>, tls: Arc<Tls>, stream: TcpStream, peer: SocketAddr) {
+pub(super) async fn drive(
+    edge: Arc<Edge>,
+    tls: Arc<Tls>,
+    stream: TcpStream,
+    peer: SocketAddr,
+    place: Place,
+) {
     let _open = OpenConnection::new(&edge.common);
     let drain = edge.common.drain.clone();
     let accepted = tokio::select! {
@@ -30,9 +37,11 @@ pub(super) async fn drive(edge: Arc<Edge>, tls: Arc<Tls>, stream: TcpStream, pee
         Ok(accepted) => {
             let link = Link { peer, shown: Some(accepted.shown) };
             if accepted.is_http2 {
+                // Sockets over HTTP/2 live no longer than their connection.
                 h2::drive(edge, accepted.stream, link, tls.max_streams()).await;
+                drop(place);
             } else {
-                listen::drive_http1(edge, accepted.stream, link).await;
+                listen::drive_http1(edge, accepted.stream, link, place).await;
             }
         }
         Err(Rejected::PlainHttp(stream)) => {

@@ -153,33 +153,52 @@ pub(super) async fn tell_of_late_head(state: &ConnectionState) {
 
 /// How fast the reader of an answer is.
 #[derive(Debug)]
-pub(super) struct Pace {
+pub(in crate::edge) struct Pace {
     since: Instant,
-    /// What was written at that time.
-    written: u64,
+    /// What was taken by that time.
+    taken: u64,
+    /// The bytes in whose steps he is seen to move.
+    step: u64,
 }
 
 impl Pace {
-    pub(super) fn new() -> Self {
-        Self { since: Instant::now(), written: 0 }
+    /// Of one who is seen to move in steps of so many bytes.
+    pub(in crate::edge) fn new(step: u64) -> Self {
+        Self { since: Instant::now(), taken: 0, step }
     }
 
-    /// Whether he has kept us waiting for a whole span, and took less than `min_rate` bytes a second.
+    /// Of the reader of a connection, who is seen by what the system takes.
+    pub(super) fn of_connection() -> Self {
+        Self::new(STEP)
+    }
+
+    /// Whether the reader of a connection is too slow.
+    pub(super) fn is_too_slow(&mut self, sample: &Sample, min_rate: u32) -> bool {
+        let keeps_waiting = sample.phase == Phase::Active && sample.write_blocked;
+        self.falls_behind(keeps_waiting, sample.written, min_rate)
+    }
+
+    /// Whether he has kept us waiting for a whole span, and took less than `min_rate` bytes a second; `taken` is all that he
+    /// has taken so far.
     ///
     /// He is seen to take them in steps, of which one may be outstanding.
-    pub(super) fn is_too_slow(&mut self, sample: &Sample, min_rate: u32) -> bool {
-        let is_waited_for = sample.phase == Phase::Active && sample.write_blocked;
-        if !is_waited_for || min_rate == 0 {
-            *self = Self { since: Instant::now(), written: sample.written };
+    pub(in crate::edge) fn falls_behind(
+        &mut self,
+        keeps_waiting: bool,
+        taken: u64,
+        min_rate: u32,
+    ) -> bool {
+        if !keeps_waiting || min_rate == 0 {
+            (self.since, self.taken) = (Instant::now(), taken);
             return false;
         }
         let rate = u64::from(min_rate);
-        if self.since.elapsed() < SPAN + Duration::from_secs(STEP / rate) {
+        if self.since.elapsed() < SPAN + Duration::from_secs(self.step / rate) {
             return false;
         }
-        let taken = sample.written.saturating_sub(self.written);
-        *self = Self { since: Instant::now(), written: sample.written };
-        taken < rate * SPAN.as_secs()
+        let before = std::mem::replace(&mut self.taken, taken);
+        self.since = Instant::now();
+        taken.saturating_sub(before) < rate * SPAN.as_secs()
     }
 }
 
@@ -214,7 +233,7 @@ mod tests {
             sample
         };
         // Ten seconds and one step of 13 at 10,000 bytes a second.
-        let mut pace = Pace::new();
+        let mut pace = Pace::of_connection();
         let after = async |seconds| tokio::time::advance(Duration::from_secs(seconds)).await;
         after(22).await;
         assert!(!pace.is_too_slow(&sample(0, true), 10_000), "the span is not over");

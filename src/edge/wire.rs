@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
+
 use super::client_io::{ConnectionState, Phase};
 use super::h2::StreamWire;
 use super::messages::Fault;
@@ -57,10 +59,33 @@ impl Wire {
         }
     }
 
-    /// A part of the answer is ready. A connection of HTTP/1.1 is watched where it is written.
-    pub(super) fn offers(&self) {
+    /// So many bytes of the answer are ready. A connection of HTTP/1.1 is watched where it is written.
+    pub(super) fn offers(&self, bytes: usize) {
         if let Self::Http2(stream) = self {
-            stream.offers();
+            stream.offers(bytes);
+        }
+    }
+
+    /// What is handed over now of a piece of the answer: a stream of HTTP/2 takes it in parts.
+    pub(super) fn cut(&self, piece: Bytes) -> Bytes {
+        match self {
+            Self::Http1(_) => piece,
+            Self::Http2(stream) => stream.cut(piece),
+        }
+    }
+
+    /// The next part of a piece that was cut.
+    pub(super) fn rest(&self) -> Option<Bytes> {
+        match self {
+            Self::Http1(_) => None,
+            Self::Http2(stream) => stream.rest(),
+        }
+    }
+
+    pub(super) fn has_rest(&self) -> bool {
+        match self {
+            Self::Http1(_) => false,
+            Self::Http2(stream) => stream.has_rest(),
         }
     }
 

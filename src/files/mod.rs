@@ -146,10 +146,10 @@ impl Mount {
             return self.redirect_to_folder(uri);
         }
         let mut headers = headers.clone();
-        if headers.contains_key(RANGE) {
-            if let Some(answer) = self.of_parts(method, rest, &mut headers).await? {
-                return Ok(answer);
-            }
+        if headers.contains_key(RANGE)
+            && let Some(answer) = self.of_parts(method, rest, &mut headers).await?
+        {
+            return Ok(answer);
         }
         let mut response = self.look_up(method, rest, &headers).await?;
         let mut cache_control = self.cache_control_of(rest);

@@ -26,6 +26,10 @@ pub enum Ending {
     RateLimited,
     /// For a host that the connection was not opened for (421), or plain HTTP where TLS is spoken.
     Misdirected,
+    /// The client broke the rules of HTTP/2 in a way that ends the connection.
+    ProtocolError,
+    /// The client gave up or broke so many requests of HTTP/2 that its connection was closed.
+    Flooded,
     /// The head of the request did not come in time.
     HeadTimeout,
     /// The body of the request did not come in time.
@@ -76,7 +80,7 @@ pub enum Ending {
 
 impl Ending {
     /// All of them, in their order.
-    pub const ALL: [Self; 42] = [
+    pub const ALL: [Self; 44] = [
         Self::Complete,
         Self::Local,
         Self::File,
@@ -88,6 +92,8 @@ impl Ending {
         Self::Denied,
         Self::RateLimited,
         Self::Misdirected,
+        Self::ProtocolError,
+        Self::Flooded,
         Self::HeadTimeout,
         Self::BodyTimeout,
         Self::ClientGone,
@@ -135,6 +141,8 @@ impl Ending {
             Self::Denied => "denied",
             Self::RateLimited => "rate_limited",
             Self::Misdirected => "misdirected",
+            Self::ProtocolError => "protocol_error",
+            Self::Flooded => "flooded",
             Self::HeadTimeout => "head_timeout",
             Self::BodyTimeout => "body_timeout",
             Self::ClientGone => "client_gone",

@@ -209,12 +209,13 @@ impl From<NoBackend> for ForwardError {
 }
 
 /// Whether the backend has said that it did nothing with the stream: it refused it, or its GOAWAY leaves it out, which
-/// is the only way in which that frame reaches a stream (RFC 9113, 6.8 and 8.7). hyper has no other way to tell than
-/// the words of its HTTP/2; a test holds them.
+/// is the only way in which that frame reaches a stream (RFC 9113, 6.8 and 8.7). A test holds that hyper's `h2` is ours.
 fn is_unprocessed(error: &hyper::Error) -> bool {
-    let source = error.source().map(ToString::to_string).unwrap_or_default();
-    source.starts_with("stream error received: refused stream")
-        || source.starts_with("connection error received: ")
+    let cause = error.source().and_then(|source| source.downcast_ref::<h2::Error>());
+    cause.is_some_and(|cause| {
+        let is_refused = cause.is_reset() && cause.reason() == Some(h2::Reason::REFUSED_STREAM);
+        cause.is_remote() && (is_refused || cause.is_go_away())
+    })
 }
 
 /// What went wrong with a backend; the closed set of the metric's label.

@@ -20,19 +20,19 @@ use crate::harness::http::{Http, exchange, get};
 use crate::harness::port::Port;
 
 /// A file of lines.
-struct Lines {
+pub(crate) struct Lines {
     folder: TempDir,
     path: PathBuf,
 }
 
 impl Lines {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("access.log");
         Self { folder, path }
     }
 
-    fn write_here(&self, settings: &mut Settings, format: AccessFormat) {
+    pub(crate) fn write_here(&self, settings: &mut Settings, format: AccessFormat) {
         settings.access.file = Some(self.path.clone());
         settings.access.format = Some(format);
     }
@@ -42,7 +42,7 @@ impl Lines {
     }
 
     /// The fields of all lines.
-    fn all(&self) -> Vec<Value> {
+    pub(crate) fn all(&self) -> Vec<Value> {
         let fields = |line: &str| {
             let mut line: Value = serde_json::from_str(line).expect(line);
             let mut fields = line["fields"].take();
@@ -53,7 +53,7 @@ impl Lines {
     }
 
     /// Waits for the line of a path; an empty one is that of what could not be read.
-    async fn of(&self, path: &str) -> Value {
+    pub(crate) async fn of(&self, path: &str) -> Value {
         let found =
             || self.all().into_iter().find(|line| line["path"].as_str().unwrap_or("") == path);
         eventually(&format!("the line of {path:?}"), async || found().is_some()).await;
@@ -62,7 +62,7 @@ impl Lines {
 }
 
 /// What a line must say; what is not named may be anything.
-fn says(line: &Value, expected: &[(&str, Value)]) {
+pub(crate) fn says(line: &Value, expected: &[(&str, Value)]) {
     for (name, value) in expected {
         assert_eq!(line[*name], *value, "{name} in {line}");
     }

@@ -351,24 +351,49 @@ async fn header_bombs_are_refused_and_the_connection_lives() {
     let mut raw = Raw::connect(&authority, &gateway).await;
     raw.request(1, &crumbs(1_300)).await;
     assert_eq!(raw.answer(1).await.0, 431);
+    // As one field, which they are for the backend; and 90 fields beside them are not over the 100 that may be.
+    let mut block = crumbs(200);
+    block.extend(fields(&[("x-a", "1")]).repeat(90));
+    raw.request(7, &block).await;
+    assert_eq!(raw.answer(7).await.0, 200);
+    assert_eq!(backend.header("cookie"), [["a=1"; 201].join("; ")]);
     let large = "v".repeat(9_000);
     let bombs: Vec<_> =
         ["x-a", "x-b", "x-c", "x-d"].iter().map(|name| (*name, large.as_str())).collect();
     let block = get("/", &[&[("x-region", "1")], &bombs[..]].concat());
     let (first, rest) = block.split_at(16_000);
     let (second, third) = rest.split_at(16_000);
-    raw.send(&frame(HEADERS, END_STREAM, 3, first)).await;
-    raw.send(&frame(CONTINUATION, 0, 3, second)).await;
-    raw.send(&frame(CONTINUATION, END_HEADERS, 3, third)).await;
-    let (status, body) = raw.answer(3).await;
+    raw.send(&frame(HEADERS, END_STREAM, 9, first)).await;
+    raw.send(&frame(CONTINUATION, 0, 9, second)).await;
+    raw.send(&frame(CONTINUATION, END_HEADERS, 9, third)).await;
+    let (status, body) = raw.answer(9).await;
     assert_eq!(status, 431);
     assert!(
         String::from_utf8(body).unwrap().contains("headers_too_large"),
         "the answer is this gateway's"
     );
-    assert!(backend.heads().is_empty());
-    raw.request(5, &get("/", &[("x-region", "1")])).await;
-    assert_eq!(raw.answer(5).await.0, 200);
+    assert_eq!(backend.heads().len(), 1);
+    raw.request(11, &get("/", &[("x-region", "1")])).await;
+    assert_eq!(raw.answer(11).await.0, 200);
+}
+
+/// A body that stops loses its stream and no other.
+#[tokio::test]
+async fn a_body_that_stops_costs_its_stream() {
+    let backend = Backend::saying("ok").await;
+    let authority = Authority::new();
+    let gateway = authority
+        .gateway(|settings| {
+            add_backend(settings, "1", backend.address);
+            settings.proxy.body_idle_timeout = Duration::from_millis(400);
+        })
+        .await;
+    let mut raw = Raw::connect(&authority, &gateway).await;
+    raw.send(&frame(HEADERS, END_HEADERS, 1, &get("/", &[("x-region", "1")]))).await;
+    raw.send(&frame(DATA, 0, 1, b"some")).await;
+    assert_eq!(raw.answer(1).await.0, 408);
+    raw.request(3, &get("/", &[("x-region", "1")])).await;
+    assert_eq!(raw.answer(3).await.0, 200);
 }
 
 /// Row 45: a reader that opens no window loses its stream, and the backend its burden; others on the connection go on.

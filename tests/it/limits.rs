@@ -9,9 +9,11 @@ use tokio::time::Instant;
 use crate::harness::backend::{Backend, Step};
 use crate::harness::chat::Chat;
 use crate::harness::gateway::{Gateway, add_backend};
+use crate::harness::h2::{END_HEADERS, HEADERS, Raw, fields, frame};
 use crate::harness::http::{Answer, Http, exchange, get};
 use crate::harness::port::Port;
 use crate::harness::redis::RedisServer;
+use crate::harness::tls::Authority;
 use crate::harness::{eventually, within};
 
 fn limit(settings: &mut Settings, name: &str, text: &str) {
@@ -382,6 +384,62 @@ async fn one_address_has_so_many_connections() {
     .await;
     drop(Chat::join(gateway.hub("1"), "alice").await);
     gateway.stop().await.unwrap();
+}
+
+/// Chats and tunnels, over HTTP/1.1 and over HTTP/2, in the clear and by TLS.
+#[tokio::test]
+async fn sockets_count_as_connections_while_they_live() {
+    let echo = crate::upgrade::echo().await;
+    let authority = Authority::new();
+    let gateway = authority
+        .gateway(|settings| {
+            add_backend(settings, "1", echo);
+            settings.proxy.max_connections_per_client = 2;
+        })
+        .await;
+    let (proxy, tls) = (gateway.proxy(), gateway.addresses.tls.unwrap());
+    let asking = "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
+                  Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
+    let tunnel = format!("GET /live?region=1 HTTP/1.1\r\nHost: a.example\r\n{asking}");
+    let chat = tunnel.replace("/live?", "/ws?userId=alice&");
+    let is_served = async || {
+        let mut http = Http::connect(proxy).await;
+        let call = "GET /health HTTP/1.1\r\nHost: a\r\n\r\n";
+        // It may be closed already.
+        http.stream.write_all(call.as_bytes()).await.ok();
+        http.answer(call).await.status == 200
+    };
+    for request in [&tunnel, &chat] {
+        let mut plain = Http::connect(proxy).await;
+        plain.send(request).await;
+        assert!(plain.read_to("\r\n\r\n").await.starts_with("HTTP/1.1 101 "), "{request}");
+        assert!(is_served().await, "there is a place left");
+        let mut secure = authority.connect(tls, "a.example", &["http/1.1"]).await;
+        secure.write_all(request.as_bytes()).await.unwrap();
+        let mut head = [0; 12];
+        secure.read_exact(&mut head).await.unwrap();
+        assert_eq!(&head, b"HTTP/1.1 101", "{request}");
+        assert!(!is_served().await, "both places are taken by {request}");
+        drop((plain, secure));
+        eventually("free places", is_served).await;
+    }
+    let head = [
+        (":method", "CONNECT"),
+        (":protocol", "websocket"),
+        (":scheme", "https"),
+        (":authority", "a.example"),
+        (":path", "/live?region=1"),
+    ];
+    let mut connections = Vec::new();
+    for _ in 0..2 {
+        let mut raw = Raw::connect(&authority, &gateway).await;
+        raw.send(&frame(HEADERS, END_HEADERS, 1, &fields(&head))).await;
+        assert_eq!(raw.next_of(1).await.status(), 200);
+        connections.push(raw);
+    }
+    assert!(!is_served().await, "both places are taken by tunnels over HTTP/2");
+    connections.pop();
+    eventually("a free place", is_served).await;
 }
 
 #[tokio::test]

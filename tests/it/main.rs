@@ -16,6 +16,8 @@ mod harness;
 
 /// The line of each exchange, and its file.
 mod access;
+/// The line of each end over TLS and HTTP/2.
+mod access_http2;
 /// What an operator sees and does on the admin listener.
 mod admin;
 /// The API for backends.
@@ -62,6 +64,8 @@ mod headers;
 mod health;
 /// HTTP/2: what good clients see, what floods get, WebSockets over it.
 mod http2;
+/// HTTP/2 and HPACK, rule by rule, as raw frames.
+mod http2_frames;
 /// Who may import whom: the table of ARCHITECTURE.md, held against every `crate::` path.
 mod import_directions;
 /// The client library in Node.

@@ -4,13 +4,14 @@
 //! can do is bounded by the codec (header lists, resets that it did not ask for, frames that it must answer) with the
 //! numbers below, and by [`Streams`] (requests that are given up).
 //!
-//! Invariants: every stream that reaches the service leaves one access line; what the codec refuses by itself (a malformed
-//! head, fields over the limit) never becomes a request and leaves none; a slow client costs its own stream, or its own
-//! connection, and nothing else.
+//! Invariants: every stream leaves one access line: by the service, or by `register` where the codec has turned it away (a
+//! malformed head, fields over the limit); so does a connection that is ended for a fault of its client; a slow client costs
+//! its own stream, or its own connection, and nothing else.
 //!
 //! Absent on purpose: HTTP/2 without TLS, server push, priorities.
 
 mod io;
+mod register;
 mod streams;
 
 use std::sync::Arc;
@@ -24,8 +25,10 @@ use tokio::time::Instant;
 use tokio_rustls::server::TlsStream;
 
 use self::io::WatchedIo;
+use self::register::Register;
 pub(super) use self::streams::StreamWire;
 use self::streams::{Owner, Streams};
+use super::slow::LOOK;
 use super::wire::Wire;
 use super::{Edge, Link};
 
@@ -45,6 +48,14 @@ const CONNECTION_WINDOW: u32 = 1024 * 1024;
 /// One connection from its preface to its last stream.
 pub(super) async fn drive(edge: Arc<Edge>, stream: TlsStream<TcpStream>, link: Link, max: u32) {
     let streams = Arc::new(Streams::default());
+    let fields = edge.common.policy.load().settings.max_header_bytes.get();
+    let fields = u32::try_from(fields).unwrap_or(u32::MAX).saturating_add(FIELDS_EXTRA);
+    let register = Arc::new(Register::new(&edge, &link));
+    let tell = {
+        let register = Arc::clone(&register);
+        move |refusal| register.tell(refusal)
+    };
+    let io = TokioIo::new(WatchedIo::new(stream, Arc::clone(&streams), tell));
     let service = {
         let (edge, streams) = (Arc::clone(&edge), Arc::clone(&streams));
         service_fn(move |request| {
@@ -52,9 +63,6 @@ pub(super) async fn drive(edge: Arc<Edge>, stream: TlsStream<TcpStream>, link: L
             Arc::clone(&edge).answer(link.clone(), wire, request)
         })
     };
-    let fields = edge.common.policy.load().settings.max_header_bytes.get();
-    let fields = u32::try_from(fields).unwrap_or(u32::MAX).saturating_add(FIELDS_EXTRA);
-    let io = TokioIo::new(WatchedIo::new(stream, Arc::clone(&streams)));
     let connection = http2::Builder::new(Owner(Arc::clone(&streams)))
         .max_concurrent_streams(max)
         .max_pending_accept_reset_streams(MAX_PENDING_RESETS)
@@ -75,9 +83,15 @@ pub(super) async fn drive(edge: Arc<Edge>, stream: TlsStream<TcpStream>, link: L
             biased;
             // An error is the client's: it broke the protocol or left.
             _ = connection.as_mut() => break,
-            () = &mut watched => break,
+            late = &mut watched => {
+                if late {
+                    register.head_is_late();
+                }
+                break;
+            }
             () = &mut flooded => {
                 tracing::debug!(target: "Proxy", "a client that gave up too many requests is closed");
+                register.flooded();
                 break;
             }
             // GOAWAY: what has begun is finished, and nothing more begins.
@@ -94,24 +108,26 @@ pub(super) async fn drive(edge: Arc<Edge>, stream: TlsStream<TcpStream>, link: L
 }
 
 /// Ends when the client is too slow with anything that concerns the whole connection; what concerns one stream ends that.
-async fn watch(edge: &Edge, streams: &Streams) {
+/// True, where it is the head of a request.
+async fn watch(edge: &Edge, streams: &Streams) -> bool {
     let limits = || {
         let settings = &edge.common.policy.load().settings;
         (settings.header_timeout, settings.body_idle_timeout, settings.keep_alive_timeout)
     };
     let (header, body, _) = limits();
-    let tick = header.min(body) / 4;
+    let tick = (header.min(body) / 4).min(LOOK);
     let (mut seen, mut since) = (streams.sample(), Instant::now());
     let (mut head, mut head_since) = (None, Instant::now());
     loop {
         tokio::time::sleep(tick).await;
         let (header, body, keep_alive) = limits();
-        streams.end_stalled(looks(body, tick));
+        let min_rate = edge.common.policy.load().settings.min_rate;
+        streams.end_slow(looks(body, tick), min_rate);
         let coming = streams.head();
         if coming != head {
             (head, head_since) = (coming, Instant::now());
         } else if head.is_some() && head_since.elapsed() >= header {
-            return;
+            return true;
         }
         let sample = streams.sample();
         if sample != seen {
@@ -128,7 +144,7 @@ async fn watch(edge: &Edge, streams: &Streams) {
             if sample.write_blocked {
                 streams.give_up();
             }
-            return;
+            return false;
         }
     }
 }

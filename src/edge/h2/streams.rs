@@ -10,10 +10,12 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
+use bytes::Bytes;
 use tokio::sync::Notify;
 use tokio::task::AbortHandle;
 use tokio_util::task::TaskTracker;
 
+use crate::edge::slow::Pace;
 use crate::proxy::Arrival;
 use crate::shutdown::InFlight;
 
@@ -21,6 +23,13 @@ use crate::shutdown::InFlight;
 /// is left gives up what it was loading, tens at a time; whoever gives up hundreds wants the work and not the answer
 /// (CVE-2023-44487).
 const MAX_ABANDONED: u32 = 128;
+
+/// Bytes of an answer that are handed over at a time, whatever came from the backend: how closely a reader is seen to move.
+const PIECE: usize = 16 * 1024;
+
+/// RFC 9113, 7: what the codec resets a request with that it does not hand on.
+pub(super) const PROTOCOL_ERROR: u32 = 1;
+pub(super) const REFUSED_STREAM: u32 = 7;
 
 /// What the connection, its streams and its watchdog share.
 #[derive(Debug, Default)]
@@ -30,6 +39,9 @@ pub(super) struct Streams {
     /// Begun, and not yet with its task.
     newest: Mutex<Option<Arc<Stream>>>,
     begun: AtomicU64,
+    /// Requests whose fields have come, and those that the codec has turned away.
+    announced: AtomicU64,
+    refused: AtomicU64,
     abandoned: AtomicU32,
     flooded: Notify,
     /// Bytes that went out, and whether the last write did not go through.
@@ -44,6 +56,19 @@ pub(super) struct Streams {
     unsent: Mutex<Option<InFlight>>,
 }
 
+/// What the codec has turned away or ended by itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Refusal {
+    /// A request, for this reason (RFC 9113, 7).
+    Request(u32),
+    /// One whose fields were too large: it was answered.
+    TooLarge,
+    /// A stream whose request was not turned away: its own line tells of it.
+    Stream(u32),
+    /// The connection.
+    Connection(u32),
+}
+
 /// One stream.
 #[derive(Debug, Default)]
 struct Stream {
@@ -53,6 +78,12 @@ struct Stream {
     waits: AtomicBool,
     /// How often more was asked for on the client's behalf.
     asked: AtomicU32,
+    /// Bytes that were handed over, and those of them that the client must have had room for.
+    offered: AtomicU64,
+    taken: AtomicU64,
+    pace: Mutex<Option<Pace>>,
+    /// Of the last piece, what is handed over later.
+    rest: Mutex<Bytes>,
     /// For the watchdog: `asked` when it last looked, and for how many looks it has been the same.
     seen: AtomicU32,
     looks: AtomicU32,
@@ -116,8 +147,31 @@ impl Streams {
         self.heads_begun.fetch_add(1, Ordering::Relaxed);
     }
 
-    pub(super) fn head_is_whole(&self) {
+    /// `is_request`: and not of trailers.
+    pub(super) fn head_is_whole(&self, is_request: bool) {
+        self.announced.fetch_add(u64::from(is_request), Ordering::Relaxed);
         self.heads_whole.store(self.heads_begun.load(Ordering::Relaxed), Ordering::Relaxed);
+    }
+
+    /// What a reset by the codec is.
+    ///
+    /// It does not say whether the service has seen the stream. Where each request that has come was begun, it has. Else it
+    /// is taken for one that has not: should several meet in one read, one may be told of as another, and none is missing.
+    pub(super) fn has_reset(&self, code: u32) -> Refusal {
+        let is_of_request = matches!(code, PROTOCOL_ERROR | REFUSED_STREAM);
+        let begun = self.begun.load(Ordering::Relaxed);
+        let refused = self.refused.load(Ordering::Relaxed);
+        if !is_of_request || self.announced.load(Ordering::Relaxed) <= begun + refused {
+            return Refusal::Stream(code);
+        }
+        self.refused.store(refused + 1, Ordering::Relaxed);
+        Refusal::Request(code)
+    }
+
+    /// The codec has answered a request by itself, as it does with one whose fields are too large.
+    pub(super) fn is_too_large(&self) -> Refusal {
+        self.refused.fetch_add(1, Ordering::Relaxed);
+        Refusal::TooLarge
     }
 
     pub(super) fn has_read(&self) {
@@ -140,14 +194,10 @@ impl Streams {
         }
     }
 
-    /// Ends the streams whose readers have taken nothing for `looks` looks.
-    pub(super) fn end_stalled(&self, looks: u32) {
+    /// Ends the streams whose readers have taken nothing for `looks` looks, or less than `min_rate` bytes a second.
+    pub(super) fn end_slow(&self, looks: u32, min_rate: u32) {
         for stream in lock(&self.open).values() {
-            let asked = stream.asked.load(Ordering::Relaxed);
-            let same = stream.seen.swap(asked, Ordering::Relaxed) == asked;
-            if !same || !stream.waits.load(Ordering::Relaxed) {
-                stream.looks.store(0, Ordering::Relaxed);
-            } else if stream.looks.fetch_add(1, Ordering::Relaxed) >= looks
+            if (stream.is_stalled(looks) || stream.is_too_slow(min_rate))
                 && let Some(task) = stream.task.get()
             {
                 stream.is_slow_reader.store(true, Ordering::Relaxed);
@@ -184,6 +234,26 @@ impl Streams {
     }
 }
 
+impl Stream {
+    fn is_stalled(&self, looks: u32) -> bool {
+        let asked = self.asked.load(Ordering::Relaxed);
+        let same = self.seen.swap(asked, Ordering::Relaxed) == asked;
+        if !same || !self.waits.load(Ordering::Relaxed) {
+            self.looks.store(0, Ordering::Relaxed);
+            return false;
+        }
+        self.looks.fetch_add(1, Ordering::Relaxed) >= looks
+    }
+
+    fn is_too_slow(&self, min_rate: u32) -> bool {
+        let keeps_waiting = self.waits.load(Ordering::Relaxed);
+        let taken = self.taken.load(Ordering::Relaxed);
+        let mut pace = lock(&self.pace);
+        let pace = pace.get_or_insert_with(|| Pace::new(PIECE as u64));
+        pace.falls_behind(keeps_waiting, taken, min_rate)
+    }
+}
+
 impl StreamWire {
     pub(in crate::edge) fn arrival(&self) -> Arc<Arrival> {
         Arc::clone(&self.stream.arrival)
@@ -201,14 +271,36 @@ impl StreamWire {
         self.stream.is_slow_reader.load(Ordering::Relaxed)
     }
 
-    /// Something is ready for the client.
-    pub(in crate::edge) fn offers(&self) {
+    /// So many bytes are ready for the client, or the head of its answer.
+    pub(in crate::edge) fn offers(&self, bytes: usize) {
+        self.stream.offered.fetch_add(bytes as u64, Ordering::Relaxed);
         self.stream.waits.store(true, Ordering::Relaxed);
+    }
+
+    /// What is handed over now of a piece; [`Self::rest`] has the rest.
+    pub(in crate::edge) fn cut(&self, mut piece: Bytes) -> Bytes {
+        if piece.len() > PIECE {
+            *lock(&self.stream.rest) = piece.split_off(PIECE);
+        }
+        piece
+    }
+
+    /// The next part of a piece that was cut.
+    pub(in crate::edge) fn rest(&self) -> Option<Bytes> {
+        let mut rest = lock(&self.stream.rest);
+        let size = rest.len().min(PIECE);
+        let piece = rest.split_to(size);
+        Some(piece).filter(|piece| !piece.is_empty())
+    }
+
+    pub(in crate::edge) fn has_rest(&self) -> bool {
+        !lock(&self.stream.rest).is_empty()
     }
 
     /// The client has room for more.
     pub(in crate::edge) fn asks(&self) {
         self.stream.waits.store(false, Ordering::Relaxed);
+        self.stream.taken.store(self.stream.offered.load(Ordering::Relaxed), Ordering::Relaxed);
         self.stream.asked.fetch_add(1, Ordering::Relaxed);
     }
 
@@ -254,10 +346,10 @@ mod tests {
             streams.begin()
         });
         Owner(Arc::clone(&streams)).execute(std::future::pending());
-        slow.offers();
+        slow.offers(0);
         for _ in 0..4 {
-            quick.offers();
-            streams.end_stalled(2);
+            quick.offers(1);
+            streams.end_slow(2, 0);
             quick.asks();
         }
         while streams.sample().open > 1 {
@@ -265,6 +357,40 @@ mod tests {
         }
         assert!(slow.stream.task.get().unwrap().is_finished());
         assert!(!quick.stream.task.get().unwrap().is_finished());
+    }
+
+    #[test]
+    fn a_piece_is_handed_over_in_parts() {
+        let stream = Arc::new(Streams::default()).begin();
+        let whole = Bytes::from(vec![7; 2 * PIECE + 1]);
+        assert_eq!(stream.cut(whole).len(), PIECE);
+        assert!(stream.has_rest());
+        assert_eq!((stream.rest().unwrap().len(), stream.rest().unwrap().len()), (PIECE, 1));
+        assert!(!stream.has_rest() && stream.rest().is_none());
+        assert_eq!(stream.cut(Bytes::from_static(b"small")), "small");
+        assert!(stream.rest().is_none());
+    }
+
+    /// Ten seconds and one piece of 16 KiB at 1,000 bytes a second: 26.
+    #[tokio::test(start_paused = true)]
+    async fn a_reader_below_the_rate_loses_its_stream_and_no_other() {
+        let streams = Arc::new(Streams::default());
+        let begin = || {
+            let stream = streams.begin();
+            Owner(Arc::clone(&streams)).execute(std::future::pending());
+            stream
+        };
+        let (slow, quick) = (begin(), begin());
+        for second in 0..28 {
+            for (stream, bytes) in [(&slow, 900), (&quick, 1_100)] {
+                stream.asks();
+                stream.offers(bytes);
+            }
+            assert_eq!(slow.is_slow_reader(), second == 27, "after {second} seconds");
+            tokio::time::advance(std::time::Duration::from_secs(1)).await;
+            streams.end_slow(100, 1_000);
+        }
+        assert!(!quick.is_slow_reader());
     }
 
     #[tokio::test]

@@ -142,10 +142,14 @@ impl Multiplexed {
     }
 }
 
-/// Whether a stream ended because its connection does; hyper has no other way to tell than the words of its HTTP/2.
+/// Whether a stream ended because its connection does, and not by a reset or for what this gateway did with it.
 fn is_of_connection(error: &hyper::Error) -> bool {
-    let source = std::error::Error::source(error).map(ToString::to_string).unwrap_or_default();
-    !source.starts_with("stream error") && !source.starts_with("user error")
+    let source = std::error::Error::source(error);
+    let Some(cause) = source.and_then(|source| source.downcast_ref::<h2::Error>()) else {
+        return true;
+    };
+    let is_users = cause.reason().is_none() && !cause.is_io();
+    !cause.is_reset() && !is_users
 }
 
 impl Drop for Multiplexed {

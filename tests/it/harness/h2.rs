@@ -10,15 +10,17 @@ use super::within;
 
 pub(crate) const DATA: u8 = 0;
 pub(crate) const HEADERS: u8 = 1;
+pub(crate) const PRIORITY: u8 = 2;
 pub(crate) const RST_STREAM: u8 = 3;
 pub(crate) const SETTINGS: u8 = 4;
+pub(crate) const PUSH_PROMISE: u8 = 5;
 pub(crate) const PING: u8 = 6;
 pub(crate) const GOAWAY: u8 = 7;
 pub(crate) const WINDOW_UPDATE: u8 = 8;
 pub(crate) const CONTINUATION: u8 = 9;
 pub(crate) const END_STREAM: u8 = 1;
 pub(crate) const END_HEADERS: u8 = 4;
-const ACK: u8 = 1;
+pub(crate) const ACK: u8 = 1;
 const HEADER_TABLE_SIZE: u16 = 1;
 
 /// A frame that has come.
@@ -186,30 +188,31 @@ impl Raw {
     pub(crate) async fn next(&mut self) -> Option<Frame> {
         within("a frame", async {
             loop {
-                let mut head = [0; 9];
-                self.reader.read_exact(&mut head).await.ok()?;
-                let [high, middle, low, kind, flags, stream @ ..] = head;
-                let size = u32::from_be_bytes([0, high, middle, low]);
-                let mut payload = vec![0; size as usize];
-                self.reader.read_exact(&mut payload).await.ok()?;
-                if kind == SETTINGS && flags & ACK == 0 {
+                let next = self.any().await?;
+                if next.kind == SETTINGS && next.flags & ACK == 0 {
                     self.try_send(&frame(SETTINGS, ACK, 0, &[])).await.ok();
                 }
                 // The ping of a graceful GOAWAY is answered too.
-                if kind == PING && flags & ACK == 0 {
-                    self.try_send(&frame(PING, ACK, 0, &payload)).await.ok();
+                if next.kind == PING && next.flags & ACK == 0 {
+                    self.try_send(&frame(PING, ACK, 0, &next.payload)).await.ok();
                 }
-                if !matches!(kind, SETTINGS | PING | WINDOW_UPDATE) {
-                    return Some(Frame {
-                        kind,
-                        flags,
-                        stream: u32::from_be_bytes(stream),
-                        payload,
-                    });
+                if !matches!(next.kind, SETTINGS | PING | WINDOW_UPDATE) {
+                    return Some(next);
                 }
             }
         })
         .await
+    }
+
+    /// The next frame, whatever it is; nothing after the last.
+    pub(crate) async fn any(&mut self) -> Option<Frame> {
+        let mut head = [0; 9];
+        self.reader.read_exact(&mut head).await.ok()?;
+        let [high, middle, low, kind, flags, stream @ ..] = head;
+        let size = u32::from_be_bytes([0, high, middle, low]);
+        let mut payload = vec![0; size as usize];
+        self.reader.read_exact(&mut payload).await.ok()?;
+        Some(Frame { kind, flags, stream: u32::from_be_bytes(stream), payload })
     }
 
     /// The next frame of `stream`; others are passed over.
