@@ -80,13 +80,11 @@ impl Changes {
             return false;
         }
         let content = seen.map(Fingerprint::content);
-        match &mut self.doubt {
-            Some(doubt) => doubt.confirm(content),
-            None => {
-                self.doubt = Some(Doubt::of(content));
-                false
-            }
+        if let Some(doubt) = &mut self.doubt {
+            return doubt.confirm(content);
         }
+        self.doubt = Some(Doubt::of(content));
+        false
     }
 }
 

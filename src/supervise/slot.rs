@@ -315,12 +315,12 @@ impl Slot {
                 None
             }
             Started::Failed(why) => {
+                self.tools.board.not_replaced(&order.spec.key);
+                self.note(&order.spec, |row| row.not_replaced = Some(why.clone()));
                 tracing::error!(
                     target: "Process", region = %order.spec.key.region, process = %order.spec.key.process,
                     instance = self.instance, %why, "its replacement could not be started: it stays"
                 );
-                self.tools.board.not_replaced(&order.spec.key);
-                self.note(&order.spec, |row| row.not_replaced = Some(why.clone()));
                 self.settle(order.id, Err(why)).await;
                 ended
             }

@@ -1,6 +1,5 @@
 //! How even a stop is, at size: chat sockets and tunnels of one process are told to go in one row over the window, so that
 //! their comeback is no storm anywhere.
-#![expect(clippy::print_stdout, reason = "the counts are what one comes here for")]
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};

@@ -296,7 +296,7 @@ async fn a_reload_replaces_what_it_changes_and_keeps_what_works() {
         let request = "GET /status HTTP/1.1\r\nHost: localhost\r\n\r\n";
         let status = crate::harness::http::exchange(gateway.admin, request).await.json();
         let instances = status["sections"]["processes"][0]["instances"].as_array().unwrap().clone();
-        instances.into_iter().find_map(|one| one["not_replaced"].as_str().map(str::to_owned))
+        instances.into_iter().find_map(|one| one["notReplaced"].as_str().map(str::to_owned))
     };
     assert_eq!(why().await.as_deref(), Some("it ended before it was ready: exit code 1"));
     let failures = "meridian_process_replacement_failures_total{region=\"1\",process=\"web\"} 1";

@@ -1,3 +1,5 @@
+//! Faults in whole messages, in pieces of any size, and in nonsense.
+
 use proptest::prelude::*;
 
 use super::*;

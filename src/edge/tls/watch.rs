@@ -33,13 +33,11 @@ struct Doubts(HashMap<Arc<str>, Doubt>);
 impl Doubts {
     /// Notes that `content` is no good; true where that is to be told now.
     fn confirm(&mut self, name: &Arc<str>, content: Option<Content>) -> bool {
-        match self.0.get_mut(name) {
-            Some(doubt) => doubt.confirm(content),
-            None => {
-                self.0.insert(Arc::clone(name), Doubt::of(content));
-                false
-            }
+        if let Some(doubt) = self.0.get_mut(name) {
+            return doubt.confirm(content);
         }
+        self.0.insert(Arc::clone(name), Doubt::of(content));
+        false
     }
 
     fn clear(&mut self, name: &Arc<str>) {

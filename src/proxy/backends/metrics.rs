@@ -130,6 +130,9 @@ struct Figures {
     lookups: Option<Lookups>,
 }
 
+/// Its name, its help, and what it shows.
+type Shown = (&'static str, &'static str, fn(&Figures) -> i64);
+
 impl BackendCollector {
     /// By region and backend; of two that have one name, the sum.
     fn figures(&self) -> BTreeMap<[(&'static str, String); 2], Figures> {
@@ -164,7 +167,7 @@ impl Collector for BackendCollector {
         for (labels, figures) in &all {
             ConstCounter::new(figures.requests).encode(requests.encode_family(labels)?)?;
         }
-        let gauges: [(&str, &str, fn(&Figures) -> i64); 3] = [
+        let gauges: [Shown; 3] = [
             (
                 "proxy_backend_active",
                 "Exchanges with a backend that are going on, tunnels among them",

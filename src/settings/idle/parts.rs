@@ -73,7 +73,10 @@ impl Idle<'_> {
 
     pub(super) fn bus(&mut self) {
         let bus = &self.settings.bus;
-        if !bus.wants_redis() {
+        if bus.wants_redis() {
+            let why = "Redis holds the inboxes; use its own maxmemory";
+            self.tell_of("bus.inbox", &["max_total_bytes"], why);
+        } else {
             let why = if bus.redis.names_a_server() {
                 "bus.kind is embedded; set it to auto or redis"
             } else {
@@ -81,18 +84,11 @@ impl Idle<'_> {
             };
             self.tell_of("bus", &["lease"], why);
             self.tell_all("bus.redis", &[], why);
-        } else {
-            let why = "Redis holds the inboxes; use its own maxmemory";
-            self.tell_of("bus.inbox", &["max_total_bytes"], why);
-            if bus.redis.url.is_some() {
-                let names =
-                    ["host", "port", "nodes", "username", "password", "sentinel_master", "tls"];
-                self.tell_of(
-                    "bus.redis",
-                    &names,
-                    "bus.redis.url (REDIS_URL) wins over it; say it there",
-                );
-            }
+        }
+        if bus.wants_redis() && bus.redis.url.is_some() {
+            let names = ["host", "port", "nodes", "username", "password", "sentinel_master", "tls"];
+            let why = "bus.redis.url (REDIS_URL) wins over it; say it there";
+            self.tell_of("bus.redis", &names, why);
         }
         if self.settings.hub.delivery == DeliveryMode::AtMostOnce {
             let why = "nothing is stored under hub.delivery = \"at-most-once\"";

@@ -26,6 +26,7 @@ fn headed(flags: u8, stream: u32, before: &[u8], behind: &[u8]) -> Vec<u8> {
     frame(HEADERS, flags | END_STREAM | END_HEADERS, stream, &payload)
 }
 
+#[expect(clippy::too_many_lines, reason = "a table")]
 fn layout() -> Vec<Case> {
     let split = || frame(HEADERS, END_STREAM, 1, &get("/health", &[]));
     vec![
@@ -119,6 +120,7 @@ fn layout() -> Vec<Case> {
     ]
 }
 
+#[expect(clippy::too_many_lines, reason = "a table")]
 fn requests() -> Vec<Case> {
     vec![
         case("6.1 DATA of no stream", data(0, 0, b"x"), Connection(PROTOCOL_ERROR)),

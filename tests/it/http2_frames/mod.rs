@@ -146,7 +146,11 @@ fn of(expected: Expected) -> u32 {
     }
 }
 
-fn same<T: PartialEq + std::fmt::Debug>(what: &str, wanted: T, found: T) -> Result<(), String> {
+fn same<T: Copy + PartialEq + std::fmt::Debug>(
+    what: &str,
+    wanted: T,
+    found: T,
+) -> Result<(), String> {
     if wanted == found { Ok(()) } else { Err(format!("{what}: {found:?} and not {wanted:?}")) }
 }
 

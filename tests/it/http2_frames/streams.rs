@@ -32,6 +32,7 @@ fn whole(stream: u32) -> Vec<u8> {
     [opens(stream), data(END_STREAM, stream, b"body")].concat()
 }
 
+#[expect(clippy::too_many_lines, reason = "a table")]
 fn lives() -> Vec<Case> {
     vec![
         case("5.1 DATA of an idle stream", data(END_STREAM, 1, b"x"), Connection(PROTOCOL_ERROR)),
@@ -166,7 +167,8 @@ async fn settings_and_pings_are_answered() {
         }
     };
     within("the answers", answered).await;
-    assert_eq!(seen.iter().filter(|kind| **kind == SETTINGS).count(), 2, "{seen:?}");
+    seen.sort_unstable();
+    assert_eq!(seen, [SETTINGS, SETTINGS, PING]);
 }
 
 /// 6.9.1 and 6.9.2: an answer comes in pieces of what the client has room for, and a window that was shrunk below what
