@@ -4,10 +4,12 @@
 //! connection stays on the thread that accepted it. The first bind of an address is made without that
 //! option: it fails where any other process has the port, which the option would let us share unawares.
 
+use std::future::poll_fn;
 use std::io;
 use std::net::{SocketAddr, TcpListener as StdListener};
 use std::num::NonZeroUsize;
 use std::sync::Arc;
+use std::task::{Poll, Waker};
 use std::time::Duration;
 
 use hyper::server::conn::http1;
@@ -243,6 +245,9 @@ where
     let mut watched = std::pin::pin!(watched);
     let silent = silent(&state);
     let mut silent = std::pin::pin!(silent);
+    // It is asked at each turn of the connection, and has something to say once in its life.
+    let begins = once_due(drain.draining(), || drain.is_draining());
+    let mut begins = std::pin::pin!(begins);
     let mut draining = drain.is_draining();
     // One that comes during the drain is owed an answer, however late it asks.
     let mut asked_to_end = draining;
@@ -254,7 +259,7 @@ where
             () = &mut watched => return,
             // Not closed at once: the next request may be on its way already. Each answer from now on says
             // `Connection: close`, and the connection ends with it.
-            () = drain.draining(), if !draining => draining = true,
+            () = &mut begins, if !draining => draining = true,
             () = &mut silent, if draining && !asked_to_end => {
                 asked_to_end = true;
                 connection.as_mut().graceful_shutdown();
@@ -262,6 +267,20 @@ where
             () = drain.cutting(), if draining => return,
         }
     }
+}
+
+/// Asks `rare` at first, so that it wakes whoever asks, and not again before it is `due`.
+async fn once_due<F: Future>(rare: F, due: impl Fn() -> bool) -> F::Output {
+    let mut rare = std::pin::pin!(rare);
+    let mut asker: Option<Waker> = None;
+    poll_fn(|context| {
+        if asker.as_ref().is_some_and(|asker| asker.will_wake(context.waker())) && !due() {
+            return Poll::Pending;
+        }
+        asker = Some(context.waker().clone());
+        rare.as_mut().poll(context)
+    })
+    .await
 }
 
 /// Counts an open connection.

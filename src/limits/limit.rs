@@ -4,7 +4,7 @@ use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::Method;
+use http::{HeaderValue, Method};
 use tokio::time::Instant;
 
 use super::key::{self, Asked, By};
@@ -26,7 +26,9 @@ pub(super) struct Limit {
     pub(super) timeout: Duration,
     pub(super) counts: Arc<Counts>,
     /// As it stands in `RateLimit-Policy`.
-    pub(super) policy: Box<str>,
+    pub(super) policy: HeaderValue,
+    /// The burst, as it stands in `RateLimit-Limit`.
+    pub(super) burst: HeaderValue,
     pub(super) series: Series,
 }
 
@@ -65,6 +67,9 @@ impl Limit {
             .filter(|before| before.by == by && before.rate == rate && before.counts.most == most)
             .map_or_else(|| Arc::new(Counts::new(rate, most)), |same| Arc::clone(&same.counts));
         let window = rate.window().as_secs_f64().ceil();
+        let policy = format!("\"{name}\";q={};w={window}", rate.burst());
+        // Names of limits are plain ASCII, and so it is a value.
+        let policy = HeaderValue::try_from(policy).ok()?;
         Some(Self {
             name: Arc::from(name),
             pattern: Pattern::new(&settings.path),
@@ -76,7 +81,8 @@ impl Limit {
             on_error: settings.on_error,
             timeout: settings.timeout,
             counts,
-            policy: format!("\"{name}\";q={};w={window}", rate.burst()).into(),
+            policy,
+            burst: HeaderValue::from(rate.burst()),
             series: metrics.of(name),
         })
     }

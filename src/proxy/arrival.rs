@@ -12,6 +12,8 @@ use std::task::Waker;
 
 use futures_util::task::AtomicWaker;
 
+use super::alarm::Alarm;
+
 /// Shared by a connection and its exchanges, one after the other.
 #[derive(Debug, Default)]
 pub struct Arrival {
@@ -29,6 +31,8 @@ pub struct Arrival {
     reader: AtomicWaker,
     /// Takes the body, while it waits.
     taker: AtomicWaker,
+    /// Bounds the waits of exchanges.
+    pub(super) alarm: Alarm,
 }
 
 impl Arrival {

@@ -73,14 +73,22 @@ pub struct Body {
     inner: Option<Incoming>,
     lease: Option<Lease>,
     idle: IdleTimer,
-    /// Rings when the whole exchange has taken too long; boxed, as hardly anybody sets such a limit.
+    /// When the whole exchange has taken too long.
+    deadline: Option<Instant>,
+    /// Rings then; made when something has to be waited for.
     total: Option<Pin<Box<Sleep>>>,
 }
 
 impl Body {
     /// The body of a response that has none.
     pub(super) fn empty() -> Self {
-        Self { inner: None, lease: None, idle: IdleTimer::new(Duration::ZERO), total: None }
+        Self {
+            inner: None,
+            lease: None,
+            idle: IdleTimer::new(Duration::ZERO),
+            deadline: None,
+            total: None,
+        }
     }
 
     /// `deadline`: when the whole exchange must be over.
@@ -94,7 +102,8 @@ impl Body {
             inner: Some(inner),
             lease: Some(lease),
             idle: IdleTimer::new(idle_timeout),
-            total: deadline.map(|deadline| Box::pin(sleep_until(deadline))),
+            deadline,
+            total: None,
         };
         if body.is_end_stream() {
             // Nobody will poll it.
@@ -139,12 +148,19 @@ impl http_body::Body for Body {
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let this = self.get_mut();
         let Some(inner) = &mut this.inner else { return Poll::Ready(None) };
-        if let Some(total) = &mut this.total
-            && total.as_mut().poll(cx).is_ready()
-        {
+        if this.deadline.is_some_and(|deadline| Instant::now() >= deadline) {
             return Poll::Ready(Some(Err(this.fail(Cause::TotalTimeout, BodyError::TotalTimeout))));
         }
-        match Pin::new(&mut *inner).poll_frame(cx) {
+        let mut take = || {
+            let polled = Pin::new(&mut *inner).poll_frame(cx);
+            (polled, inner.is_end_stream())
+        };
+        // Where the last piece was taken, its connection has nothing more to do.
+        let (polled, _) = match this.lease.as_ref().map(|lease| &lease.sender) {
+            Some(Sender::Http1(_, hush)) => hush.during(take, |(_, is_last)| !is_last),
+            Some(Sender::Http2(_)) | None => take(),
+        };
+        match polled {
             Poll::Ready(Some(Ok(frame))) => {
                 this.idle.moved();
                 if frame.is_trailers() || inner.is_end_stream() {
@@ -160,6 +176,13 @@ impl http_body::Body for Body {
                 Poll::Ready(None)
             }
             Poll::Pending => {
+                if let Some(deadline) = this.deadline {
+                    let total = this.total.get_or_insert_with(|| Box::pin(sleep_until(deadline)));
+                    if total.as_mut().poll(cx).is_ready() {
+                        let error = this.fail(Cause::TotalTimeout, BodyError::TotalTimeout);
+                        return Poll::Ready(Some(Err(error)));
+                    }
+                }
                 ready!(this.idle.poll_expired(cx));
                 let error = BodyError::Stalled(this.idle.limit);
                 Poll::Ready(Some(Err(this.fail(Cause::Stalled, error))))

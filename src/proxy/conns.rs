@@ -21,6 +21,7 @@ use tokio_util::task::TaskTracker;
 
 use super::backends::Upstream;
 use super::dial::{self, ConnectError, Http2, Offer, Sender, Turn};
+use super::hush::{Hush, Hushed};
 use super::upload::RequestBody;
 use crate::settings::ProxySettings;
 
@@ -30,6 +31,7 @@ const PARSED: usize = 100;
 #[derive(Debug)]
 struct Idle {
     sender: http1::SendRequest<RequestBody>,
+    hush: Arc<Hush>,
     since: Instant,
 }
 
@@ -93,7 +95,7 @@ impl Conns {
                 return None;
             }
             if idle.sender.is_ready() {
-                return list.remove(index).map(|idle| Sender::Http1(idle.sender));
+                return list.remove(index).map(|idle| Sender::Http1(idle.sender, idle.hush));
             }
             if idle.sender.is_closed() {
                 list.remove(index);
@@ -110,7 +112,7 @@ impl Conns {
             sweep(&mut self.lists());
         }
         // A stream is given back by being dropped.
-        let Sender::Http1(sender) = sender else { return };
+        let Sender::Http1(sender, hush) = sender else { return };
         if sender.is_closed() || self.tasks.is_closed() {
             return;
         }
@@ -124,7 +126,7 @@ impl Conns {
         if list.len() >= max_idle {
             list.pop_front();
         }
-        list.push_back(Idle { sender, since: now });
+        list.push_back(Idle { sender, hush, since: now });
     }
 
     /// Opens a connection. A handshake's (`upgrade`) is of HTTP/1.1 and nobody else's.
@@ -213,13 +215,15 @@ impl Conns {
         let (sender, connection) = http.handshake(TokioIo::new(stream)).await?;
         upstream.series.connects.inc();
         let label = upstream.label.clone();
+        let hush = Arc::default();
+        let driven = Hushed::new(connection.with_upgrades(), &hush);
         self.tasks.spawn(async move {
-            if let Err(error) = connection.with_upgrades().await {
+            if let Err(error) = driven.await {
                 // An exchange that it concerns has the error too, and tells.
                 tracing::debug!(target: "Proxy", "connection to {label} ended: {error}");
             }
         });
-        Ok(Sender::Http1(sender))
+        Ok(Sender::Http1(sender, hush))
     }
 
     /// Closes what is idle and waits for what is not.

@@ -14,7 +14,6 @@ use std::sync::Arc;
 
 use http::{Request, Response, StatusCode};
 use hyper::body::Incoming;
-use tokio::time::timeout_at;
 
 use super::Proxy;
 use super::backends::{Active, Group, Tried};
@@ -44,6 +43,11 @@ impl Side {
         }
     }
 
+    /// Whether the region can take anything.
+    fn is_well(self, region: &Region) -> bool {
+        self.of(region).is_some_and(|group| group.usable().well != 0)
+    }
+
     fn standing(self, region: &Region) -> Standing {
         self.of(region).map(Group::standing).unwrap_or_default()
     }
@@ -56,7 +60,7 @@ impl Proxy {
         asked: &Arc<Region>,
         side: Side,
         request: Request<RequestBody>,
-        terms: &Terms,
+        terms: &Terms<'_>,
         report: &mut Report,
     ) -> Result<Exchange, ForwardError> {
         let turn = asked.budget.request();
@@ -76,7 +80,7 @@ impl Proxy {
         };
         let run = pin!(course.run(turn));
         let Some(deadline) = terms.deadline else { return run.await };
-        timeout_at(deadline, run).await.unwrap_or_else(|_| {
+        terms.alarm.bound(deadline, run).await.unwrap_or_else(|| {
             asked.series.failed(Cause::TotalTimeout);
             tracing::warn!(target: "Proxy", region = %asked.name, "{}", ForwardError::TotalTimeout);
             Err(ForwardError::TotalTimeout)
@@ -90,7 +94,7 @@ struct Course<'a> {
     /// The region that the request is for.
     asked: &'a Arc<Region>,
     side: Side,
-    terms: &'a Terms,
+    terms: &'a Terms<'a>,
     report: &'a mut Report,
     /// The request, while nobody has it; gone for good when it must not be sent again.
     unsent: Option<Request<RequestBody>>,
@@ -109,7 +113,11 @@ impl Course<'_> {
     async fn run(&mut self, turn: usize) -> Result<Exchange, ForwardError> {
         let asked = self.asked;
         let policy = &asked.policy;
-        let at_home = policy.is_strict() || policy.keeps_all(self.side.standing(asked));
+        let at_home = match policy {
+            policy if policy.is_strict() => true,
+            policy if policy.goes_by_share() => policy.keeps_all(self.side.standing(asked)),
+            _ => self.side.is_well(asked),
+        };
         if at_home && let Some(exchange) = self.within(asked).await {
             return Ok(exchange);
         }

@@ -64,6 +64,11 @@ impl Policy {
         self.failover == Failover::Strict
     }
 
+    /// Whether it makes a difference how much a region can take, and not only whether it can take anything.
+    pub(super) fn goes_by_share(&self) -> bool {
+        matches!(self.failover, Failover::Spill(_))
+    }
+
     /// Whether a region that can take so much keeps every request at first.
     pub(super) fn keeps_all(&self, own: Standing) -> bool {
         match self.failover {

@@ -20,6 +20,7 @@ use http_body::Body as _;
 use hyper::body::Incoming;
 use tokio::time::{Instant, timeout_at};
 
+use super::alarm::Alarm;
 use super::backends::Active;
 use super::body::{Body, Lease};
 use super::course::Side;
@@ -30,7 +31,7 @@ use super::upload::{RequestBody, Upload};
 use super::{Bounds, Caller, Proxy, Region, Report, headers, hops};
 
 /// What an exchange may do, and how long it may take.
-pub(super) struct Terms {
+pub(super) struct Terms<'a> {
     pub(super) first_byte_timeout: Duration,
     /// The same, while another attempt could follow.
     pub(super) try_timeout: Option<Duration>,
@@ -43,11 +44,12 @@ pub(super) struct Terms {
     pub(super) upgrade: bool,
     /// Who asks, for groups that keep his requests together.
     pub(super) client: IpAddr,
+    pub(super) alarm: &'a Alarm,
 }
 
-impl Terms {
+impl<'a> Terms<'a> {
     /// Of an exchange without a body that may be sent again, for a region with these bounds.
-    pub(super) fn new(bounds: &Bounds, client: IpAddr) -> Self {
+    pub(super) fn new(bounds: &Bounds, caller: &'a Caller) -> Self {
         Self {
             first_byte_timeout: bounds.first_byte_timeout,
             try_timeout: bounds.retry.try_timeout,
@@ -55,7 +57,8 @@ impl Terms {
             upload: None,
             replayable: bounds.retry.enabled,
             upgrade: false,
-            client,
+            client: caller.client,
+            alarm: &caller.arrival.alarm,
         }
     }
 }
@@ -111,7 +114,7 @@ impl Proxy {
         report.trace = wants.trace;
         hops::count_down(&parts.method, &mut parts.headers);
         to_next_hop(&mut parts);
-        let mut terms = Terms::new(settings, caller.client);
+        let mut terms = Terms::new(settings, caller);
         terms.replayable &= is_idempotent(&parts.method);
         let (body, upload) = if has_body {
             let idle = settings.body_idle_timeout;
@@ -146,7 +149,7 @@ impl Proxy {
     pub(super) fn answer(
         &self,
         mut exchange: Exchange,
-        terms: Terms,
+        terms: Terms<'_>,
         trailers: bool,
     ) -> Result<Response<Body>, ForwardError> {
         let (response, marks) = (&mut exchange.response, exchange.region.marks());
@@ -201,7 +204,7 @@ pub(super) async fn send(
     mut sender: Sender,
     active: &Active,
     unsent: &mut Option<Request<RequestBody>>,
-    terms: &Terms,
+    terms: &Terms<'_>,
     in_haste: bool,
 ) -> Result<(Response<Incoming>, Sender), ForwardError> {
     let mut request = unsent.take().ok_or(ForwardError::Reset)?;
@@ -209,7 +212,7 @@ pub(super) async fn send(
     let answer = pin!(sender.try_send_request(request));
     let limit = terms.try_timeout.filter(|_| in_haste);
     let limit = limit.map_or(terms.first_byte_timeout, |limit| limit.min(terms.first_byte_timeout));
-    match head_in_time(answer, limit, terms.upload.as_deref()).await {
+    match head_in_time(answer, limit, terms).await {
         Some(Ok(response)) => Ok((response, sender)),
         Some(Err(mut failed)) => {
             *unsent = failed.take_message();
@@ -239,14 +242,14 @@ fn name_host(headers: &mut HeaderMap, active: &Active) {
 async fn head_in_time<F: Future>(
     mut answer: Pin<&mut F>,
     limit: Duration,
-    upload: Option<&Upload>,
+    terms: &Terms<'_>,
 ) -> Option<F::Output> {
     let mut deadline = Instant::now() + limit;
     loop {
-        if let Ok(answer) = timeout_at(deadline, answer.as_mut()).await {
+        if let Some(answer) = terms.alarm.bound(deadline, answer.as_mut()).await {
             return Some(answer);
         }
-        deadline = upload?.deadline(limit)?;
+        deadline = terms.upload.as_ref()?.deadline(limit)?;
     }
 }
 

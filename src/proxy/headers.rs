@@ -291,6 +291,11 @@ fn one_content_length(headers: &mut HeaderMap, length: Option<u64>) {
 fn remove_nominated(headers: &mut HeaderMap) {
     let known: [&[u8]; 4] = [b"keep-alive", b"close", b"upgrade", b"te"];
     let is_known = |token: &[u8]| known.iter().any(|known| token.eq_ignore_ascii_case(known));
+    let mut lines = headers.get_all(CONNECTION).iter();
+    // Nearly always one word, which need not be taken out of a list.
+    if lines.next().is_some_and(|line| is_known(line.as_bytes())) && lines.next().is_none() {
+        return;
+    }
     if headers.get_all(CONNECTION).iter().flat_map(tokens).all(is_known) {
         return;
     }

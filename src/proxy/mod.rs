@@ -12,6 +12,7 @@
 //!
 //! Absent on purpose: status codes and error answers, listeners, access lines (all `edge`'s).
 
+mod alarm;
 mod arrival;
 mod backends;
 mod body;
@@ -26,6 +27,7 @@ mod forwarded;
 mod headers;
 mod health;
 mod hops;
+mod hush;
 mod metrics;
 mod pace;
 mod region;

@@ -205,7 +205,7 @@ impl Proxy {
         to_next_hop(&mut parts);
         // A connection that becomes a tunnel is used up, so a kept one would save nothing, and a new
         // one cannot turn out to be closed.
-        let terms = Terms { upgrade: true, ..Terms::new(settings, caller.client) };
+        let terms = Terms { upgrade: true, ..Terms::new(settings, caller) };
         let request = Request::from_parts(parts, RequestBody::empty());
         let mut answered = self.exchange(region, side, request, &terms, report).await?;
         if !asked.is_granted(&answered)? {

@@ -168,9 +168,17 @@ impl Upload {
 }
 
 /// A request body: none, one that was held, or the client's as it comes.
+///
+/// Small, for most requests have none, and a request is moved more than a dozen times on its way.
 pub(super) struct RequestBody {
-    inner: Option<(Incoming, Arc<Upload>)>,
     held: Bytes,
+    coming: Option<Box<Coming>>,
+}
+
+/// A body that the client sends.
+struct Coming {
+    body: Incoming,
+    upload: Arc<Upload>,
     limit: u64,
     left: u64,
     idle: IdleTimer,
@@ -185,15 +193,7 @@ impl RequestBody {
 
     /// A body that is here already.
     pub(super) fn held(held: Bytes) -> Self {
-        Self {
-            inner: None,
-            held,
-            limit: 0,
-            left: 0,
-            idle: IdleTimer::new(Duration::ZERO),
-            patience: IdleTimer::new(EXPECT_PATIENCE),
-            pace: Pace::new(0),
-        }
+        Self { held, coming: None }
     }
 
     /// `limit` in bytes.
@@ -205,16 +205,16 @@ impl RequestBody {
     ) -> (Self, Arc<Upload>) {
         let pace = Pace::new(upload.min_rate);
         let upload = Arc::new(upload);
-        let body = Self {
-            inner: Some((body, Arc::clone(&upload))),
-            held: Bytes::new(),
+        let coming = Coming {
+            body,
+            upload: Arc::clone(&upload),
             limit,
             left: limit,
             idle: IdleTimer::new(idle_timeout),
             patience: IdleTimer::new(EXPECT_PATIENCE),
             pace,
         };
-        (body, upload)
+        (Self { held: Bytes::new(), coming: Some(Box::new(coming)) }, upload)
     }
 
     /// Reads all of it from the client, so that it can be sent more than once.
@@ -236,7 +236,42 @@ impl RequestBody {
 
     /// The same again, where it did not come from the client's connection.
     pub(super) fn again(&self) -> Option<Self> {
-        self.inner.is_none().then(|| Self::held(self.held.clone()))
+        self.coming.is_none().then(|| Self::held(self.held.clone()))
+    }
+}
+
+impl Coming {
+    fn poll_frame(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, UploadError>>> {
+        let upload = &self.upload;
+        if let Err(refused) = ready!(poll_gate(upload, &mut self.patience, cx)) {
+            return Poll::Ready(Some(Err(upload.fail(refused))));
+        }
+        match Pin::new(&mut self.body).poll_frame(cx) {
+            Poll::Ready(Some(Ok(frame))) => {
+                self.idle.moved();
+                upload.arrival.arrived(frame.data_ref().map_or(0, Bytes::len));
+                upload.note(false, frame.is_trailers() || self.body.is_end_stream());
+                let checked = self.checked(frame);
+                Poll::Ready(Some(checked.map_err(|error| self.upload.fail(error))))
+            }
+            Poll::Ready(Some(Err(error))) => {
+                Poll::Ready(Some(Err(upload.fail(UploadError::Client(error)))))
+            }
+            Poll::Ready(None) => {
+                upload.note(false, true);
+                Poll::Ready(None)
+            }
+            Poll::Pending => {
+                upload.wants_client.store(true, Ordering::Relaxed);
+                self.pace.wait();
+                upload.arrival.starve(cx.waker());
+                ready!(self.idle.poll_expired(cx));
+                Poll::Ready(Some(Err(upload.fail(UploadError::Stalled))))
+            }
+        }
     }
 
     fn checked(&mut self, frame: Frame<Bytes>) -> Result<Frame<Bytes>, UploadError> {
@@ -280,48 +315,23 @@ impl http_body::Body for RequestBody {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, UploadError>>> {
         let this = self.get_mut();
-        let Some((body, upload)) = &mut this.inner else {
-            let held = Some(std::mem::take(&mut this.held)).filter(|held| !held.is_empty());
-            return Poll::Ready(held.map(|held| Ok(Frame::data(held))));
-        };
-        if let Err(refused) = ready!(poll_gate(upload, &mut this.patience, cx)) {
-            return Poll::Ready(Some(Err(upload.fail(refused))));
+        if let Some(coming) = &mut this.coming {
+            return coming.poll_frame(cx);
         }
-        match Pin::new(&mut *body).poll_frame(cx) {
-            Poll::Ready(Some(Ok(frame))) => {
-                this.idle.moved();
-                upload.arrival.arrived(frame.data_ref().map_or(0, Bytes::len));
-                upload.note(false, frame.is_trailers() || body.is_end_stream());
-                let upload = Arc::clone(upload);
-                Poll::Ready(Some(this.checked(frame).map_err(|error| upload.fail(error))))
-            }
-            Poll::Ready(Some(Err(error))) => {
-                Poll::Ready(Some(Err(upload.fail(UploadError::Client(error)))))
-            }
-            Poll::Ready(None) => {
-                upload.note(false, true);
-                Poll::Ready(None)
-            }
-            Poll::Pending => {
-                upload.wants_client.store(true, Ordering::Relaxed);
-                this.pace.wait();
-                upload.arrival.starve(cx.waker());
-                ready!(this.idle.poll_expired(cx));
-                Poll::Ready(Some(Err(upload.fail(UploadError::Stalled))))
-            }
-        }
+        let held = Some(std::mem::take(&mut this.held)).filter(|held| !held.is_empty());
+        Poll::Ready(held.map(|held| Ok(Frame::data(held))))
     }
 
     fn is_end_stream(&self) -> bool {
-        match &self.inner {
-            Some((body, _)) => body.is_end_stream(),
+        match &self.coming {
+            Some(coming) => coming.body.is_end_stream(),
             None => self.held.is_empty(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
-        match &self.inner {
-            Some((body, _)) => body.size_hint(),
+        match &self.coming {
+            Some(coming) => coming.body.size_hint(),
             None => SizeHint::with_exact(u64::try_from(self.held.len()).unwrap_or(u64::MAX)),
         }
     }

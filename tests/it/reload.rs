@@ -401,7 +401,7 @@ async fn access_lines_go_where_a_signal_and_a_reload_say() {
     assert!(!text("b").contains("/five") && !said.contains("GET /five"), "{said}");
 }
 
-/// As Kubernetes swaps a ConfigMap, and as an editor saves.
+/// As Kubernetes swaps a `ConfigMap`, and as an editor saves.
 #[tokio::test]
 async fn changed_files_are_read_by_themselves_where_that_is_wanted() {
     let (a, b) = (Backend::saying("a").await, Backend::saying("b").await);

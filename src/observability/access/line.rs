@@ -3,14 +3,16 @@
 //! Pure, and written by hand: `write!` costs several times what is written here, a request each time. What comes from a
 //! client never ends a line or a value before its time: it is escaped for where it stands.
 
+mod values;
+
 use std::io::Write as _;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::IpAddr;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use self::values::{Escape, address, escaped, millis_of, number, padded, shown, span};
 use super::entry::{Entry, Socket};
 use crate::settings::{AccessFormat, ClientShown};
 
-const HEX: &[u8; 16] = b"0123456789abcdef";
 const MONTHS: &[u8; 36] = b"JanFebMarAprMayJunJulAugSepOctNovDec";
 
 /// What lines look like.
@@ -80,6 +82,22 @@ impl Stamp {
     }
 }
 
+/// The name of a field with what stands around it.
+#[derive(Clone, Copy)]
+struct Name {
+    text: &'static str,
+    json: &'static str,
+}
+
+macro_rules! name {
+    ($name:literal) => {
+        Name { text: concat!(" ", $name, "="), json: concat!(",\"", $name, "\":") }
+    };
+}
+
+/// A usual line with all its fields: room is made once.
+const ROOM: usize = 768;
+
 /// Appends the line of `entry`, ended at `now`.
 pub(super) fn write(
     entry: &Entry<'_>,
@@ -89,6 +107,7 @@ pub(super) fn write(
     out: &mut Vec<u8>,
 ) {
     let millis = stamp.set(now);
+    out.reserve(ROOM);
     match style.format {
         AccessFormat::Text => text(entry, style, (stamp, millis), out),
         AccessFormat::Json => json(entry, style, (stamp, millis), out),
@@ -117,14 +136,14 @@ fn json(entry: &Entry<'_>, style: Style, (stamp, millis): (&Stamp, u32), out: &m
     out.push(b'"');
     let mut said = JsonFields(out);
     if !entry.method.is_empty() {
-        said.text("method", entry.method.as_bytes());
-        said.name("path");
+        said.text(name!("method"), entry.method.as_bytes());
+        said.name(name!("path"));
         said.0.push(b'"');
         target(entry, style, Escape::Json, said.0);
         said.0.push(b'"');
     }
-    said.number("status", u64::from(entry.status));
-    said.number("duration_ms", millis_of(entry.took));
+    said.number(name!("status"), u64::from(entry.status));
+    said.number(name!("duration_ms"), millis_of(entry.took));
     fields(entry, style, &mut said);
     out.extend_from_slice(b"}}");
 }
@@ -157,93 +176,105 @@ fn target(entry: &Entry<'_>, style: Style, escape: Escape, out: &mut Vec<u8>) {
 
 /// Writes `name=value` in its way.
 trait Fields {
-    fn text(&mut self, name: &str, value: &[u8]);
-    fn number(&mut self, name: &str, value: u64);
+    fn text(&mut self, name: Name, value: &[u8]);
+    /// A text of our own, in which nothing is to be escaped.
+    fn word(&mut self, name: Name, value: &str);
+    fn number(&mut self, name: Name, value: u64);
     /// In milliseconds, to the microsecond.
-    fn span(&mut self, name: &str, value: Duration);
-    fn address(&mut self, name: &str, value: IpAddr);
+    fn span(&mut self, name: Name, value: Duration);
+    fn address(&mut self, name: Name, value: IpAddr);
 }
 
 /// What all but the combined format say behind the message, in this order.
 fn fields(entry: &Entry<'_>, style: Style, said: &mut impl Fields) {
-    let mut text = |name: &str, value: Option<&str>| {
+    let mut word = |name: Name, value: Option<&str>| {
+        if let Some(value) = value {
+            said.word(name, value);
+        }
+    };
+    word(name!("region"), entry.region);
+    word(name!("served"), entry.served);
+    word(name!("why"), entry.why);
+    let mut text = |name: Name, value: Option<&str>| {
         if let Some(value) = value {
             said.text(name, value.as_bytes());
         }
     };
-    text("region", entry.region);
-    text("served", entry.served);
-    text("why", entry.why);
-    text("backend", entry.backend);
-    text("key", entry.key);
+    text(name!("backend"), entry.backend);
+    text(name!("key"), entry.key);
     if let Some(Socket { user: Some(user), .. }) = &entry.socket {
-        said.text("user", user.as_bytes());
+        said.text(name!("user"), user.as_bytes());
     }
     if entry.attempts > 0 {
-        said.number("attempts", u64::from(entry.attempts));
+        said.number(name!("attempts"), u64::from(entry.attempts));
     }
     if let Some(first_byte) = entry.first_byte {
-        said.span("first_byte_ms", first_byte);
+        said.span(name!("first_byte_ms"), first_byte);
     }
     if let Some(received) = entry.received {
-        said.number("bytes_in", received);
+        said.number(name!("bytes_in"), received);
     }
     if let Some(sent) = entry.sent {
-        said.number("bytes", sent);
+        said.number(name!("bytes"), sent);
     }
     if let Some(socket) = &entry.socket {
-        said.number("in", socket.frames_in);
-        said.number("out", socket.frames_out);
+        said.number(name!("in"), socket.frames_in);
+        said.number(name!("out"), socket.frames_out);
         if let Some(close) = socket.close {
-            said.number("close", u64::from(close));
+            said.number(name!("close"), u64::from(close));
         }
-        said.text("ended_by", socket.ended_by.as_bytes());
+        said.text(name!("ended_by"), socket.ended_by.as_bytes());
     }
     if let Some(end) = entry.end {
-        said.text("end", end.as_str().as_bytes());
+        said.word(name!("end"), end.as_str());
     }
     if let Some(client) = entry.client.and_then(|client| shown(client, style.client)) {
-        said.address("client", client);
+        said.address(name!("client"), client);
     }
-    let mut text = |name: &str, value: Option<&str>| {
-        if let Some(value) = value {
-            said.text(name, value.as_bytes());
-        }
-    };
-    let given = |text: &&str| !text.is_empty();
-    text("protocol", Some(entry.protocol).filter(given));
-    text("tls", entry.tls);
-    text("request_id", Some(entry.request_id).filter(given));
-    text("trace_id", entry.trace_id);
+    if !entry.protocol.is_empty() {
+        said.word(name!("protocol"), entry.protocol);
+    }
+    if let Some(tls) = entry.tls {
+        said.word(name!("tls"), tls);
+    }
+    if !entry.request_id.is_empty() {
+        said.text(name!("request_id"), entry.request_id.as_bytes());
+    }
+    if let Some(trace_id) = entry.trace_id {
+        said.word(name!("trace_id"), trace_id);
+    }
 }
 
 struct TextFields<'a>(&'a mut Vec<u8>);
 
 impl TextFields<'_> {
-    fn name(&mut self, name: &str) {
-        self.0.push(b' ');
-        self.0.extend_from_slice(name.as_bytes());
-        self.0.push(b'=');
+    fn name(&mut self, name: Name) {
+        self.0.extend_from_slice(name.text.as_bytes());
     }
 }
 
 impl Fields for TextFields<'_> {
-    fn text(&mut self, name: &str, value: &[u8]) {
+    fn text(&mut self, name: Name, value: &[u8]) {
         self.name(name);
         escaped(self.0, value, Escape::Plain);
     }
 
-    fn number(&mut self, name: &str, value: u64) {
+    fn word(&mut self, name: Name, value: &str) {
+        self.name(name);
+        self.0.extend_from_slice(value.as_bytes());
+    }
+
+    fn number(&mut self, name: Name, value: u64) {
         self.name(name);
         number(self.0, value);
     }
 
-    fn span(&mut self, name: &str, value: Duration) {
+    fn span(&mut self, name: Name, value: Duration) {
         self.name(name);
         span(self.0, value);
     }
 
-    fn address(&mut self, name: &str, value: IpAddr) {
+    fn address(&mut self, name: Name, value: IpAddr) {
         self.name(name);
         address(self.0, value);
     }
@@ -252,32 +283,37 @@ impl Fields for TextFields<'_> {
 struct JsonFields<'a>(&'a mut Vec<u8>);
 
 impl JsonFields<'_> {
-    fn name(&mut self, name: &str) {
-        self.0.extend_from_slice(b",\"");
-        self.0.extend_from_slice(name.as_bytes());
-        self.0.extend_from_slice(b"\":");
+    fn name(&mut self, name: Name) {
+        self.0.extend_from_slice(name.json.as_bytes());
     }
 }
 
 impl Fields for JsonFields<'_> {
-    fn text(&mut self, name: &str, value: &[u8]) {
+    fn text(&mut self, name: Name, value: &[u8]) {
         self.name(name);
         self.0.push(b'"');
         escaped(self.0, value, Escape::Json);
         self.0.push(b'"');
     }
 
-    fn number(&mut self, name: &str, value: u64) {
+    fn word(&mut self, name: Name, value: &str) {
+        self.name(name);
+        self.0.push(b'"');
+        self.0.extend_from_slice(value.as_bytes());
+        self.0.push(b'"');
+    }
+
+    fn number(&mut self, name: Name, value: u64) {
         self.name(name);
         number(self.0, value);
     }
 
-    fn span(&mut self, name: &str, value: Duration) {
+    fn span(&mut self, name: Name, value: Duration) {
         self.name(name);
         span(self.0, value);
     }
 
-    fn address(&mut self, name: &str, value: IpAddr) {
+    fn address(&mut self, name: Name, value: IpAddr) {
         self.name(name);
         self.0.push(b'"');
         address(self.0, value);
@@ -317,110 +353,6 @@ fn combined(entry: &Entry<'_>, style: Style, stamp: &Stamp, out: &mut Vec<u8>) {
         escaped(out, value.unwrap_or(b"-"), Escape::Quoted);
         out.push(b'"');
     }
-}
-
-/// Where a value stands, and so what must not be in it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Escape {
-    /// Between spaces.
-    Plain,
-    /// Between quotes of the combined format.
-    Quoted,
-    /// Between quotes of JSON. The bytes are of a `str`.
-    Json,
-}
-
-impl Escape {
-    fn must(self, byte: u8) -> bool {
-        match self {
-            Self::Plain => byte <= b' ' || byte >= 0x7f,
-            Self::Quoted => !(b' '..0x7f).contains(&byte) || matches!(byte, b'"' | b'\\'),
-            Self::Json => byte < b' ' || byte == 0x7f || matches!(byte, b'"' | b'\\'),
-        }
-    }
-}
-
-fn escaped(out: &mut Vec<u8>, value: &[u8], escape: Escape) {
-    if !value.iter().any(|byte| escape.must(*byte)) {
-        out.extend_from_slice(value);
-        return;
-    }
-    for byte in value {
-        match *byte {
-            byte if !escape.must(byte) => out.push(byte),
-            byte @ (b'"' | b'\\') => out.extend_from_slice(&[b'\\', byte]),
-            byte => {
-                out.extend_from_slice(if escape == Escape::Json { b"\\u00" } else { b"\\x" });
-                for nibble in [byte >> 4, byte & 15] {
-                    out.push(HEX.get(usize::from(nibble)).copied().unwrap_or(b'0'));
-                }
-            }
-        }
-    }
-}
-
-fn shown(client: IpAddr, how: ClientShown) -> Option<IpAddr> {
-    let client = client.to_canonical();
-    match (how, client) {
-        (ClientShown::None, _) => None,
-        (ClientShown::Full, client) => Some(client),
-        (ClientShown::Truncated, IpAddr::V4(client)) => {
-            Some(Ipv4Addr::from_bits(client.to_bits() & !0xff).into())
-        }
-        (ClientShown::Truncated, IpAddr::V6(client)) => {
-            Some(Ipv6Addr::from_bits(client.to_bits() >> 80 << 80).into())
-        }
-    }
-}
-
-fn address(out: &mut Vec<u8>, address: IpAddr) {
-    match address {
-        IpAddr::V4(address) => {
-            for (index, octet) in address.octets().into_iter().enumerate() {
-                if index > 0 {
-                    out.push(b'.');
-                }
-                number(out, u64::from(octet));
-            }
-        }
-        // Writing into a vector does not fail.
-        IpAddr::V6(address) => drop(write!(out, "{address}")),
-    }
-}
-
-fn millis_of(span: Duration) -> u64 {
-    u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
-}
-
-fn span(out: &mut Vec<u8>, span: Duration) {
-    number(out, millis_of(span));
-    out.push(b'.');
-    padded(out, span.subsec_micros() % 1_000);
-}
-
-/// Three digits.
-fn padded(out: &mut Vec<u8>, value: u32) {
-    for divisor in [100, 10, 1] {
-        out.push(digit(u64::from(value / divisor % 10)));
-    }
-}
-
-fn number(out: &mut Vec<u8>, value: u64) {
-    let (mut digits, mut rest) = ([0; 20], value);
-    let mut used = digits.len();
-    for place in digits.iter_mut().rev() {
-        *place = digit(rest % 10);
-        used -= 1;
-        rest /= 10;
-        if rest == 0 {
-            break;
-        }
-    }
-    out.extend_from_slice(digits.get(used..).unwrap_or_default());
-}
-
-fn digit(value: u64) -> u8 {
-    b'0' + u8::try_from(value).unwrap_or(0)
 }
 
 #[cfg(test)]

@@ -227,11 +227,21 @@ impl Group {
         if serving.is_empty() { self.of_best(well) } else { serving }
     }
 
-    /// Which of the members may be used now. Costs three loads for each where all are well.
+    /// Which of the members may be used now. Costs three loads for each that is well.
     pub(in crate::proxy) fn usable(&self) -> Usable {
-        if self.members.iter().all(Member::is_clear) {
-            return Usable::all(self.members.len());
+        let mut usable = Usable::default();
+        for (index, member) in self.members.iter().enumerate() {
+            let standing = if member.is_clear() { Standing::default() } else { member.standing() };
+            if standing.ejected {
+                // Only then the others of its tier have a say.
+                return self.usable_with_ejections();
+            }
+            usable.admit_one(index, standing);
         }
+        usable
+    }
+
+    fn usable_with_ejections(&self) -> Usable {
         let mut standings = [(0, Standing::default()); MAX_BACKENDS];
         for (place, member) in standings.iter_mut().zip(&self.members) {
             *place = (member.tier, member.standing());

@@ -3,6 +3,8 @@
 //! A request is written in the form of HTTP/1.1 and brought into that of HTTP/2 when a connection of it takes it
 //! (RFC 9113, 8.3.1); one that comes back unsent may have to be brought into the other again.
 
+use std::sync::Arc;
+
 use futures_util::future::Either;
 use http::header::{CONNECTION, CONTENT_LENGTH, HOST, TE, TRANSFER_ENCODING};
 use http::uri::{Authority, PathAndQuery};
@@ -12,6 +14,7 @@ use hyper::body::Incoming;
 use hyper::client::conn::{TrySendError, http1};
 
 use super::http2::{Multiplexed, Origin};
+use crate::proxy::hush::Hush;
 use crate::proxy::upload::RequestBody;
 
 /// What becomes of a request; with it, where nothing of it was sent.
@@ -21,7 +24,7 @@ pub(super) type Sent = Result<Response<Incoming>, TrySendError<Request<RequestBo
 #[derive(Debug)]
 pub(in crate::proxy) enum Sender {
     /// One at a time.
-    Http1(http1::SendRequest<RequestBody>),
+    Http1(http1::SendRequest<RequestBody>, Arc<Hush>),
     /// One stream of many.
     Http2(Multiplexed),
 }
@@ -37,7 +40,7 @@ impl Sender {
         mut request: Request<RequestBody>,
     ) -> impl Future<Output = Sent> + use<> {
         match self {
-            Self::Http1(sender) => {
+            Self::Http1(sender, _) => {
                 if request.uri().authority().is_some() {
                     to_http1(&mut request);
                 }

@@ -74,10 +74,18 @@ impl Census {
 }
 
 impl Usable {
-    /// Of so many of which nothing bad is known.
-    pub(in crate::proxy) fn all(count: usize) -> Self {
-        let bits = if count >= 64 { u64::MAX } else { (1 << count) - 1 };
-        Self { eligible: bits, well: bits, ..Self::default() }
+    /// Lets the member at a place in the group be used, as long as none is ejected: then it is judged for itself alone.
+    pub(in crate::proxy) fn admit_one(&mut self, index: usize, standing: Standing) {
+        if standing.out || index >= 64 {
+            return;
+        }
+        let bit = 1 << index;
+        if standing.unreachable {
+            self.resort |= bit;
+        } else {
+            self.eligible |= bit;
+            self.well |= bit;
+        }
     }
 
     /// Whether any may be used.
@@ -256,8 +264,12 @@ mod tests {
             let usable = Usable::of(&members, share);
             prop_assert_eq!(usable.eligible & usable.resort, 0);
             prop_assert_eq!(usable.eligible & usable.well, usable.well);
-            let nothing = members.iter().all(|(_, standing)| *standing == Standing::default());
-            prop_assert!(!nothing || usable == Usable::all(members.len()));
+            let mut one_by_one = Usable::default();
+            for (index, (_, standing)) in members.iter().enumerate() {
+                one_by_one.admit_one(index, *standing);
+            }
+            let nobody = members.iter().all(|(_, standing)| !standing.ejected);
+            prop_assert!(!nobody || usable == one_by_one);
             for (index, (tier, standing)) in members.iter().enumerate() {
                 let used = (usable.eligible | usable.resort) & (1_u64 << index) != 0;
                 prop_assert!(!(used && standing.out), "out is out");
