@@ -727,7 +727,7 @@ export class Meridian {
 
   #on = {
     welcome: (frame) => {
-      const before = this.position;
+      const before = this.position, socket = this.#socket;
       this.#timers.stop("handshake");
       this.#welcomed = true;
       this.#welcomedAt = this.#clock.now();
@@ -737,6 +737,7 @@ export class Meridian {
       this.#place(frame);
       this.#tell({ state: "connected", userId: frame.userId, region: frame.region, resumed: frame.resumed === true });
       if (before && frame.resumed !== true && frame.epoch) this.#emit("reset", { ...this.position, before });
+      if (socket !== this.#socket) return; // a listener has closed it
       if (this.#watched.length) this.#write({ type: "presence", users: this.#watched });
       this.#watch();
       this.#pump();

@@ -134,8 +134,11 @@ fn is_plain_host(value: &[u8]) -> bool {
     match name.map(|end| value.split_at(end)) {
         None => true,
         Some((name, [b':', port @ ..])) => {
-            // Of five digits, some are no port.
-            !name.is_empty() && matches!(port.len(), 1..=4) && port.iter().all(u8::is_ascii_digit)
+            let digit = |number: u32, byte: &u8| number * 10 + u32::from(byte - b'0');
+            !name.is_empty()
+                && matches!(port.len(), 1..=5)
+                && port.iter().all(u8::is_ascii_digit)
+                && u16::try_from(port.iter().fold(0, digit)).is_ok()
         }
         Some(_) => false,
     }

@@ -34,7 +34,7 @@ pub(super) fn answer(
     let reader = Reader {
         files: files.clone(),
         target: target.to_owned(),
-        coding: asked.get(ACCEPT_ENCODING).cloned(),
+        codings: asked.get_all(ACCEPT_ENCODING).into_iter().cloned().collect(),
         tag: head.headers.get(ETAG).cloned(),
     };
     let parts = stream::iter(sections)
@@ -69,14 +69,16 @@ struct Reader {
     files: Files,
     target: String,
     /// So that it is the same of the precompressed files.
-    coding: Option<HeaderValue>,
+    codings: Vec<HeaderValue>,
     tag: Option<HeaderValue>,
 }
 
 impl Reader {
     async fn read(self, part: Part, section: Bytes) -> io::Result<Bits> {
         let mut headers = HeaderMap::new();
-        headers.extend(self.coding.map(|coding| (ACCEPT_ENCODING, coding)));
+        for coding in self.codings {
+            headers.append(ACCEPT_ENCODING, coding);
+        }
         let Part { first, last } = part;
         let range = HeaderValue::try_from(format!("bytes={first}-{last}"));
         headers.insert(RANGE, range.map_err(io::Error::other)?);
@@ -90,5 +92,38 @@ impl Reader {
         let section = stream::once(async { Ok(section) });
         // No more than the part: a file reads on where it has grown, but a range does not.
         Ok(section.chain(response.into_body().into_data_stream()).boxed())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+    use crate::files::Mounts;
+    use crate::settings::StaticSettings;
+
+    #[tokio::test]
+    async fn every_line_on_codings_counts_for_each_part() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join("a.js"), "0123456789").unwrap();
+        fs::write(folder.path().join("a.js.gz"), "gzipped").unwrap();
+        let settings = StaticSettings {
+            path: "/".to_owned(),
+            folder: folder.path().to_owned(),
+            precompressed: true,
+            ..StaticSettings::default()
+        };
+        let mounts = Mounts::new(&[("a".to_owned(), settings)].into()).unwrap();
+        let mut headers = HeaderMap::new();
+        headers.insert(RANGE, HeaderValue::from_static("bytes=0-1,4-5"));
+        headers.append(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+        headers.append(ACCEPT_ENCODING, HeaderValue::from_static("gzip"));
+        let mount = mounts.find("/a.js").unwrap();
+        let answer = mount.answer(&Method::GET, &"/a.js".parse().unwrap(), &headers).await.unwrap();
+        assert_eq!(answer.status(), StatusCode::PARTIAL_CONTENT);
+        let body = answer.into_body().collect().await.unwrap().to_bytes();
+        let text = String::from_utf8_lossy(&body);
+        assert!(text.contains("/7\r\n\r\ngz\r\n") && text.contains("/7\r\n\r\npe\r\n"), "{text}");
     }
 }

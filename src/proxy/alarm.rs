@@ -5,12 +5,14 @@
 //! anew. Whoever waits for the sooner one of two deadlines brings it forward.
 //!
 //! Invariants: it never rings later than the deadline it was asked for last; who asks is woken by it, whatever task asked
-//! before.
+//! before. Hence its timer is asked outside of the budget that the runtime gives a task for a turn: once that is used up a
+//! timer only says "later" and takes no note of whom to wake, and as it is not asked again, it never would.
 
 use std::pin::Pin;
 use std::sync::{Mutex, PoisonError};
 use std::task::{Context, Poll, Waker};
 
+use tokio::task::coop::unconstrained;
 use tokio::time::{Instant, Sleep, sleep_until};
 
 /// The lock is for `Sync` alone: a connection and its exchanges run on one thread.
@@ -31,7 +33,7 @@ impl Alarm {
         let set = alarm.get_or_insert_with(|| {
             let mut sleep = Box::pin(sleep_until(deadline));
             // Enters it into the wheel; should the time be over, that is seen below.
-            let _entered = sleep.as_mut().poll(cx);
+            let _entered = ask(sleep.as_mut(), cx);
             Set { sleep, whom: cx.waker().clone() }
         });
         let is_heard = set.whom.will_wake(cx.waker());
@@ -49,7 +51,7 @@ impl Alarm {
         if !is_heard {
             set.whom.clone_from(cx.waker());
         }
-        if set.sleep.as_mut().poll(cx).is_ready() {
+        if ask(set.sleep.as_mut(), cx).is_ready() {
             // Whoever else waits may have put off what was due.
             if Instant::now() >= deadline {
                 return Poll::Ready(());
@@ -74,11 +76,18 @@ impl Alarm {
     }
 }
 
+/// See the header of this file.
+fn ask(sleep: Pin<&mut Sleep>, cx: &mut Context<'_>) -> Poll<()> {
+    Pin::new(&mut unconstrained(sleep)).poll(cx)
+}
+
 #[cfg(test)]
 mod tests {
     use std::future::pending;
     use std::pin::pin;
     use std::time::Duration;
+
+    use futures_util::FutureExt as _;
 
     use super::*;
 
@@ -98,7 +107,7 @@ mod tests {
         // One that is over before does not hold up the next, sooner or later.
         assert_eq!(alarm.bound(at(100), pin!(async { 1 })).await, Some(1));
         let mut dropped = Box::pin(bound(&alarm, at(60)));
-        assert!(futures_util::FutureExt::now_or_never(dropped.as_mut()).is_none());
+        assert!(dropped.as_mut().now_or_never().is_none());
         drop(dropped);
         bound(&alarm, at(30)).await;
         assert_eq!(start.elapsed(), Duration::from_secs(30));
@@ -134,5 +143,27 @@ mod tests {
         while tasks.join_next().await.is_some() {}
         bound(&alarm, start + Duration::from_secs(10)).await;
         assert_eq!(start.elapsed(), Duration::from_secs(10));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn it_rings_for_a_task_that_has_used_up_its_turn_when_it_asks() {
+        let (alarm, start) = (Alarm::default(), Instant::now());
+        for seconds in [1, 2] {
+            let mut is_greedy = true;
+            let greedy = std::future::poll_fn(|_| {
+                while std::mem::take(&mut is_greedy) {
+                    // All that the runtime gives a task before others have theirs.
+                    while tokio::task::coop::has_budget_remaining() {
+                        let _taken = tokio::task::coop::consume_budget().now_or_never();
+                    }
+                }
+                Poll::<()>::Pending
+            });
+            let mut greedy = pin!(greedy);
+            let rung = alarm.bound(start + Duration::from_secs(seconds), greedy.as_mut());
+            let late = start + Duration::from_mins(1);
+            assert_eq!(tokio::time::timeout_at(late, rung).await, Ok(None));
+            assert_eq!(start.elapsed(), Duration::from_secs(seconds));
+        }
     }
 }

@@ -268,8 +268,12 @@ impl<'a> Clock<'a> {
             self.half_closed = true;
             (self.idle, self.moved) = (self.idle.min(FIN_TIMEOUT), Instant::now());
         }
-        if !ways.are_open() {
-            self.pulse = None;
+        if !ways.are_open()
+            && let Some(pulse) = self.pulse.take()
+            && !ways.are_broken()
+        {
+            // No Ping may follow a Close; an end that is gone does not answer one either.
+            (self.idle, self.moved) = (self.idle.min(pulse.patience()), Instant::now());
         }
         if let Some(pulse) = &mut self.pulse {
             pulse.note(ways);

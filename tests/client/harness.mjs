@@ -18,6 +18,8 @@ export class Clock {
   random = () => this.chance;
   setTimeout = (action, ms) => { this.#timers.set(this.#next, { at: this.time + ms, action }); return this.#next++; };
   clearTimeout = (timer) => { this.#timers.delete(timer); };
+  /** How many timers run: what keeps a process. */
+  get running() { return this.#timers.size; }
 
   /** Lets `ms` pass, timer by timer. */
   async pass(ms) {

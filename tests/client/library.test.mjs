@@ -186,6 +186,15 @@ test("closed before it began, it opens nothing and takes nothing over", async ()
   assert.deepEqual([chat.state, chat.pending.length, sockets.length], ["connecting", 1, 1]);
 });
 
+test("closed by a listener that hears it is connected, nothing of it runs on", async () => {
+  const { chat, clock, last } = client({});
+  chat.on("state", ({ state }) => { if (state === "connected") chat.close(); });
+  chat.connect();
+  await settle();
+  await last().welcomes();
+  assert.deepEqual([chat.state, last().closed, clock.running], ["closed", 1000, 0]);
+});
+
 test("what the machine says of its network is used", async () => {
   const events = new EventTarget();
   globalThis.addEventListener = events.addEventListener.bind(events);

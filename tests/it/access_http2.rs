@@ -126,8 +126,19 @@ async fn what_the_codec_refuses_leaves_one_line() {
     let mut other = Raw::silent(&authority, &gateway).await;
     other.send(b"GET / HTTP/1.1\r\nHost: a.example\r\n\r\n").await;
     other.end().await;
-    eventually("two broken connections", async || {
-        lines.all().iter().filter(|line| line["end"] == "protocol_error").count() == 2
+    let mut stated = Raw::connect(&authority, &gateway).await;
+    let connect = [
+        (":method", "CONNECT"),
+        (":protocol", "websocket"),
+        (":scheme", "https"),
+        (":authority", "a.example"),
+        (":path", "/ws"),
+        ("content-length", "5"),
+    ];
+    stated.send(&frame(HEADERS, END_HEADERS, 1, &fields(&connect))).await;
+    stated.end().await;
+    eventually("three broken connections", async || {
+        lines.all().iter().filter(|line| line["end"] == "protocol_error").count() == 3
     })
     .await;
     let mut late = Raw::connect(&authority, &gateway).await;

@@ -369,7 +369,10 @@ async fn each_exchange_leaves_one_line() {
         let count = |part: &str| said.lines().filter(|line| line.contains(part)).count();
         for (part, ending) in [
             ("[INFO] [Proxy] GET /live 101 - ", "ended_by="),
-            ("[INFO] [Hub] WS /ws 101 - ", "user=alice in=1 out=3 close=1005 ended_by=client"),
+            (
+                "[INFO] [Hub] WS /ws 101 - ",
+                "in=1 out=3 close=1005 ended_by=client end=client_closed",
+            ),
             ("[INFO] [Proxy] GET /path 404 - ", "end=no_region"),
             ("[INFO] [Proxy] GET /trailers 200 - ", "end=complete"),
         ] {

@@ -298,9 +298,11 @@ async fn a_reload_replaces_what_it_changes_and_keeps_what_works() {
         let instances = status["sections"]["processes"][0]["instances"].as_array().unwrap().clone();
         instances.into_iter().find_map(|one| one["notReplaced"].as_str().map(str::to_owned))
     };
-    assert_eq!(why().await.as_deref(), Some("it ended before it was ready: exit code 1"));
+    // It is said in the log first.
+    let said = "it ended before it was ready: exit code 1";
+    eventually(said, async || why().await.as_deref() == Some(said)).await;
     let failures = "meridian_process_replacement_failures_total{region=\"1\",process=\"web\"} 1";
-    assert!(gateway.metrics().await.contains(failures));
+    eventually(failures, async || gateway.metrics().await.contains(failures)).await;
     gateway.reload(&TWO_NODES.replace("OWN=yes", "OWN=third")).await;
     eventually("one that starts", async || why().await.is_none()).await;
 }

@@ -179,6 +179,7 @@ function instance(of) {
   facts.push(`${of.restarts} restarts`);
   if (of.pid !== null) facts.push(`${(of.memory / 1048576).toFixed(1)} MiB`);
   if (of.lastExit) facts.push(`last end: ${of.lastExit}`);
+  if (of.notReplaced) facts.push(`its replacement could not be started: ${of.notReplaced}`);
   if (of.draining.length > 0) facts.push(`still finishing: pid ${of.draining.join(", ")}`);
   return line(`instance ${of.instance}`, DOING[of.state] ?? [of.state, "warn"], facts);
 }

@@ -19,6 +19,7 @@ const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 const FRAME_HEAD: usize = 9;
 /// A GOAWAY's head with its last stream and its code.
 const LONGEST: usize = FRAME_HEAD + 8;
+const DATA: u8 = 0x0;
 const HEADERS: u8 = 0x1;
 const RST_STREAM: u8 = 0x3;
 const SETTINGS: u8 = 0x4;
@@ -152,6 +153,11 @@ impl Received {
     }
 
     fn begin(&mut self, head: Head, streams: &Streams) {
+        match head.kind {
+            RST_STREAM => drop(streams.answer_ends(head.stream)),
+            GOAWAY => streams.leaves(),
+            _ => {}
+        }
         if !matches!(head.kind, HEADERS | CONTINUATION) {
             return;
         }
@@ -181,16 +187,27 @@ impl Sent {
     fn pass(&mut self, mut bytes: &[u8], streams: &Streams, mut tell: impl FnMut(Refusal)) {
         while self.frames.pass(&mut bytes) {
             let Some(head) = self.frames.next(&mut bytes) else { return };
-            match head.kind {
-                HEADERS if head.flags & END_STREAM != 0 && head.size < BARE => {
+            self.note(head, streams, &mut tell);
+        }
+    }
+
+    fn note(&mut self, head: Head, streams: &Streams, tell: &mut impl FnMut(Refusal)) {
+        let ends = head.flags & END_STREAM != 0;
+        match head.kind {
+            HEADERS if !ends => streams.answer_begins(head.stream),
+            HEADERS | DATA if ends => {
+                // Behind an answer they are its trailers, however few.
+                let are_trailers = streams.answer_ends(head.stream);
+                if head.kind == HEADERS && !are_trailers && head.size < BARE {
                     self.bare = head.stream;
                     tell(streams.is_too_large());
                 }
-                // What is still to come of a request that the codec has answered is no second matter.
-                RST_STREAM if head.stream != self.bare => tell(streams.has_reset(head.code)),
-                GOAWAY if head.code != 0 => tell(Refusal::Connection(head.code)),
-                _ => {}
             }
+            RST_STREAM if streams.answer_ends(head.stream) => tell(Refusal::Stream(head.code)),
+            // What is still to come of a request that the codec has answered is no second matter.
+            RST_STREAM if head.stream != self.bare => tell(streams.has_reset(head.code)),
+            GOAWAY if head.code != 0 => tell(Refusal::Connection(head.code)),
+            _ => {}
         }
     }
 }
@@ -249,6 +266,8 @@ impl<S: AsyncRead + Unpin, F: FnMut(Refusal) + Unpin> AsyncRead for WatchedIo<S,
                 (this.tell)(Refusal::Connection(PROTOCOL_ERROR));
                 return Poll::Ready(Err(io::ErrorKind::InvalidData.into()));
             }
+        } else if polled.is_ready() && buffer.remaining() > 0 {
+            this.streams.leaves();
         }
         polled
     }

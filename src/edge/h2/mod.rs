@@ -63,16 +63,7 @@ pub(super) async fn drive(edge: Arc<Edge>, stream: TlsStream<TcpStream>, link: L
             Arc::clone(&edge).answer(link.clone(), wire, request)
         })
     };
-    let connection = http2::Builder::new(Owner(Arc::clone(&streams)))
-        .max_concurrent_streams(max)
-        .max_pending_accept_reset_streams(MAX_PENDING_RESETS)
-        .max_local_error_reset_streams(MAX_ERROR_RESETS)
-        .max_header_list_size(fields)
-        .max_send_buf_size(SEND_BUFFER)
-        .initial_stream_window_size(STREAM_WINDOW)
-        .initial_connection_window_size(CONNECTION_WINDOW)
-        .enable_connect_protocol()
-        .serve_connection(io, service);
+    let connection = bounded(&streams, max, fields).serve_connection(io, service);
     let mut connection = Box::pin(connection);
     let drain = &edge.common.drain;
     let mut watched = std::pin::pin!(watch(&edge, &streams));
@@ -82,7 +73,12 @@ pub(super) async fn drive(edge: Arc<Edge>, stream: TlsStream<TcpStream>, link: L
         tokio::select! {
             biased;
             // An error is the client's: it broke the protocol or left.
-            _ = connection.as_mut() => break,
+            ended = connection.as_mut() => {
+                if ended.is_ok() && !asked_to_end && streams.has_unseen() {
+                    register.given_up();
+                }
+                break;
+            }
             late = &mut watched => {
                 if late {
                     register.head_is_late();
@@ -97,6 +93,7 @@ pub(super) async fn drive(edge: Arc<Edge>, stream: TlsStream<TcpStream>, link: L
             // GOAWAY: what has begun is finished, and nothing more begins.
             () = drain.draining(), if !asked_to_end => {
                 asked_to_end = true;
+                streams.drain(drain.in_flight());
                 connection.as_mut().graceful_shutdown();
             }
             () = drain.cutting(), if asked_to_end => break,
@@ -105,6 +102,20 @@ pub(super) async fn drive(edge: Arc<Edge>, stream: TlsStream<TcpStream>, link: L
     // With it every stream ends, and so do their tasks.
     drop(connection);
     streams.closed().await;
+}
+
+/// The codec with its bounds: so many streams at a time, and so many bytes of one request's fields.
+fn bounded(streams: &Arc<Streams>, max: u32, fields: u32) -> http2::Builder<Owner> {
+    let mut http = http2::Builder::new(Owner(Arc::clone(streams)));
+    http.max_concurrent_streams(max)
+        .max_pending_accept_reset_streams(MAX_PENDING_RESETS)
+        .max_local_error_reset_streams(MAX_ERROR_RESETS)
+        .max_header_list_size(fields)
+        .max_send_buf_size(SEND_BUFFER)
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .enable_connect_protocol();
+    http
 }
 
 /// Ends when the client is too slow with anything that concerns the whole connection; what concerns one stream ends that.

@@ -67,6 +67,11 @@ impl Register {
         self.write(StatusCode::TOO_MANY_REQUESTS, Ending::Flooded);
     }
 
+    /// hyper has ended the connection without a word, as it does on a CONNECT that states the length of a body.
+    pub(super) fn given_up(&self) {
+        self.write(StatusCode::BAD_REQUEST, Ending::ProtocolError);
+    }
+
     /// The connection is closed on a client whose request has begun to come, and does not come whole.
     pub(super) fn head_is_late(&self) {
         self.write(StatusCode::REQUEST_TIMEOUT, Ending::HeadTimeout);

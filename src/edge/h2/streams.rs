@@ -6,7 +6,7 @@
 //!
 //! All of a connection runs on one thread; the atomics and locks are there for `Send`, and nobody waits for them.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
@@ -27,6 +27,10 @@ const MAX_ABANDONED: u32 = 128;
 /// Bytes of an answer that are handed over at a time, whatever came from the backend: how closely a reader is seen to move.
 const PIECE: usize = 16 * 1024;
 
+/// Answers under way that are told apart from what the codec says by itself; far more than a client may have at a time. A
+/// reset that crosses the head of its answer leaves one behind.
+const MOST_ANSWERS: usize = 4 * 1024;
+
 /// RFC 9113, 7: what the codec resets a request with that it does not hand on.
 pub(super) const PROTOCOL_ERROR: u32 = 1;
 pub(super) const REFUSED_STREAM: u32 = 7;
@@ -42,6 +46,8 @@ pub(super) struct Streams {
     /// Requests whose fields have come, and those that the codec has turned away.
     announced: AtomicU64,
     refused: AtomicU64,
+    /// By the numbers of HTTP/2, the streams whose answer has begun and not ended.
+    answers: Mutex<HashSet<u32>>,
     abandoned: AtomicU32,
     flooded: Notify,
     /// Bytes that went out, and whether the last write did not go through.
@@ -51,6 +57,8 @@ pub(super) struct Streams {
     heads_begun: AtomicU64,
     heads_whole: AtomicU64,
     has_read: AtomicBool,
+    has_left: AtomicBool,
+    is_draining: AtomicBool,
     has_unsent: AtomicBool,
     /// The count of an answer that the system has not: a drain waits for it. One is enough, whoever's.
     unsent: Mutex<Option<InFlight>>,
@@ -153,6 +161,20 @@ impl Streams {
         self.heads_whole.store(self.heads_begun.load(Ordering::Relaxed), Ordering::Relaxed);
     }
 
+    /// The head of an answer went out on this stream, and more is to follow.
+    pub(super) fn answer_begins(&self, number: u32) {
+        let mut answers = lock(&self.answers);
+        if answers.len() >= MOST_ANSWERS {
+            answers.clear();
+        }
+        answers.insert(number);
+    }
+
+    /// Nothing more goes out on this stream. True, where an answer had begun.
+    pub(super) fn answer_ends(&self, number: u32) -> bool {
+        lock(&self.answers).remove(&number)
+    }
+
     /// What a reset by the codec is.
     ///
     /// It does not say whether the service has seen the stream. Where each request that has come was begun, it has. Else it
@@ -178,6 +200,17 @@ impl Streams {
         self.has_read.store(true, Ordering::Relaxed);
     }
 
+    /// The client has closed its side, or said goodbye.
+    pub(super) fn leaves(&self) {
+        self.has_left.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether there is a request that nobody has seen, though its client has stayed.
+    pub(super) fn has_unseen(&self) -> bool {
+        let seen = self.begun.load(Ordering::Relaxed) + self.refused.load(Ordering::Relaxed);
+        !self.has_left.load(Ordering::Relaxed) && self.announced.load(Ordering::Relaxed) > seen
+    }
+
     pub(super) fn has_written(&self, bytes: usize) {
         self.written.fetch_add(bytes as u64, Ordering::Relaxed);
         self.write_blocked.store(false, Ordering::Relaxed);
@@ -187,11 +220,31 @@ impl Streams {
         self.write_blocked.store(true, Ordering::Relaxed);
     }
 
-    /// The system has everything.
-    pub(super) fn all_sent(&self) {
-        if self.has_unsent.swap(false, Ordering::Relaxed) {
-            lock(&self.unsent).take();
+    /// The process is to stop. From now on `flight`, or another, counts until the last frame of each answer went out: what
+    /// the client has no room for yet waits in the codec, and would be lost with it.
+    pub(super) fn drain(&self, flight: InFlight) {
+        self.is_draining.store(true, Ordering::Relaxed);
+        if !lock(&self.answers).is_empty() {
+            self.hold(flight);
         }
+    }
+
+    fn hold(&self, flight: InFlight) {
+        *lock(&self.unsent) = Some(flight);
+        self.has_unsent.store(true, Ordering::Relaxed);
+    }
+
+    /// The system has everything that the codec has written.
+    pub(super) fn all_sent(&self) {
+        if !self.has_unsent.load(Ordering::Relaxed) {
+            return;
+        }
+        // Before a drain nobody waits, and a tunnel would keep the count up for as long as it lives.
+        if self.is_draining.load(Ordering::Relaxed) && !lock(&self.answers).is_empty() {
+            return;
+        }
+        self.has_unsent.store(false, Ordering::Relaxed);
+        lock(&self.unsent).take();
     }
 
     /// Ends the streams whose readers have taken nothing for `looks` looks, or less than `min_rate` bytes a second.
@@ -307,8 +360,7 @@ impl StreamWire {
     /// The exchange is over; `abandoned`, the client went before there was an answer.
     pub(in crate::edge) fn finish(&self, flight: InFlight, abandoned: bool) {
         lock(&self.streams.open).remove(&self.stream.id);
-        *lock(&self.streams.unsent) = Some(flight);
-        self.streams.has_unsent.store(true, Ordering::Relaxed);
+        self.streams.hold(flight);
         self.streams.count(abandoned);
     }
 }

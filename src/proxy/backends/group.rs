@@ -296,9 +296,11 @@ impl Group {
             // Else only a request would find out that a better tier may serve again.
             self.note();
             let best = self.of_best(Set::of_bits(self.usable().well));
-            let best = best.iter().find_map(|index| self.members.get(index));
-            let tier = best.map(|member| member.tier);
+            let best = || best.iter().filter_map(|index| self.members.get(index));
+            let tier = best().map(|member| member.tier).next();
             let home = Home { tier, keeps_all: policy.keeps_all(self.standing()) };
+            // For want of room they would only be sent away again.
+            let rate = if best().all(Member::is_full) { 0 } else { rate };
             let hold = Duration::from_millis(self.hold.saturating_add(self.slow_start));
             self.state.homing.look(home, rate, hold);
         }

@@ -5,7 +5,7 @@
 //! long as a better tier has to be. The first goes alone, a second before the rest: a home that nobody probes may only look
 //! well, and its return finds that out.
 //!
-//! Invariants: nobody goes while the rate is 0, or while home is not well; what is at home holds nothing of this. With each tick
+//! Invariants: nobody goes while the rate is 0, or while home is not well or has no room; what is at home holds nothing of this. With each tick
 //! of the health [`Homing::look`] is told how it stands, and a [`Stray`] waits for what it makes of that.
 
 use std::sync::atomic::{AtomicUsize, Ordering};

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use super::hash;
 use super::upstream::{Clock, Upstream};
+use crate::proxy::dial::Name;
 use crate::proxy::health::{Fit, HealthSnapshot, Standing};
 use crate::settings::BackendSettings;
 
@@ -57,7 +58,7 @@ impl Member {
     }
 
     pub(super) fn snapshot(&self, fit: Fit) -> BackendSnapshot {
-        let known = self.upstream.address.name().map(|name| name.snapshot().0);
+        let known = self.upstream.address.name().map(Name::found);
         BackendSnapshot {
             address: self.upstream.label.to_string(),
             resolved: known.unwrap_or_default(),

@@ -147,7 +147,11 @@ impl BackendCollector {
                 figures.active += i64::try_from(upstream.active()).unwrap_or(i64::MAX);
                 figures.unreachable += i64::from(upstream.health.standing().unreachable);
                 figures.drained += i64::from(upstream.is_draining());
-                figures.lookups = upstream.address.name().map(|name| name.snapshot().1);
+                if let Some(name) = upstream.address.name() {
+                    let (all, one) = (figures.lookups.get_or_insert_default(), name.lookups());
+                    all.found += one.found;
+                    all.failed += one.failed;
+                }
             }
         }
         all

@@ -80,10 +80,13 @@ impl Name {
         &self.host
     }
 
-    /// What was found last, and how often something was.
-    pub(in crate::proxy) fn snapshot(&self) -> (Vec<SocketAddr>, Lookups) {
-        let known = self.known.borrow();
-        (known.addresses.clone(), known.lookups)
+    /// What was found last.
+    pub(in crate::proxy) fn found(&self) -> Vec<SocketAddr> {
+        self.known.borrow().addresses.clone()
+    }
+
+    pub(in crate::proxy) fn lookups(&self) -> Lookups {
+        self.known.borrow().lookups
     }
 
     /// The addresses in the order in which to dial them; not empty. To be bounded by whoever awaits it.

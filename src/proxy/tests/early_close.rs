@@ -65,6 +65,19 @@ async fn nobody_is_blamed_for_clients_that_leave_nor_for_what_is_said_in_order()
         visits(&gateway, 20).await;
         assert_eq!(state(&gateway), "up", "{code}");
     }
+    // Nor for dropping what is no WebSocket.
+    let (refuses, _task) = accepting(async |mut peer| peer.hears("irc").await).await;
+    let gateway = Gateway::start(&[&refuses, &refuses], |_| {}).await;
+    for _ in 0..20 {
+        let mut client = gateway.connect().await;
+        client.say(ASK).await;
+        client.gets(101, "").await;
+        client.say("irc").await;
+        client.rest().await;
+        drop(client);
+        gateway.idle().await;
+    }
+    assert_eq!(state(&gateway), "up");
     let (waits, _task) = accepting(async |mut peer| drop(peer.rest().await)).await;
     let gateway = Gateway::start(&[&waits], |_| {}).await;
     for reset in [false, true].repeat(6) {

@@ -121,14 +121,19 @@ async fn refusal_everywhere_is_a_bad_gateway() {
 async fn a_name_leads_to_whichever_of_its_addresses_answers() {
     let backend = Backend::start().await;
     let named = format!("http://localhost:{}", backend.address().port());
-    let gateway = Gateway::start(&[&named], |_| {}).await;
+    // Of the same name twice, the series is the sum.
+    let hub = HubPlace { url: Some(named.clone()), ..HubPlace::default() };
+    let region = RegionSettings { hub: Some(hub), ..region(&[&named], "strict") };
+    let gateway = Gateway::with(region, |_| {}).await;
     let mut client = gateway.connect().await;
-    client.say("GET / HTTP/1.1\r\nHost: a\r\n\r\n").await;
-    backend.accept().await.answers("there").await;
-    client.gets(200, "there").await;
+    for path in ["/", "/hub"] {
+        client.say(format!("GET {path} HTTP/1.1\r\nHost: a\r\n\r\n")).await;
+        backend.accept().await.answers("there").await;
+        client.gets(200, "there").await;
+    }
     let resolved = gateway.shared.snapshot()[0].backends[0].resolved.clone();
     assert!(resolved.contains(&backend.address()), "{resolved:?}");
-    assert_eq!(gateway.count("proxy_name_lookups_total"), 1);
+    assert_eq!(gateway.count("proxy_name_lookups_total"), 2);
 }
 
 #[tokio::test]

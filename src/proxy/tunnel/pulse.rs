@@ -109,6 +109,11 @@ impl Pulse {
         Self { liveness, payload, client: End::new(now), backend: End::new(now) }
     }
 
+    /// How long an end that is gone can pass for one that is there.
+    pub(super) fn patience(&self) -> Duration {
+        self.liveness.interval + self.liveness.timeout
+    }
+
     /// Takes note of what has come.
     pub(super) fn note(&mut self, ways: &mut Ways) {
         self.client.note(&ways.up, &mut ways.down);

@@ -102,7 +102,7 @@ fn pseudo_fields() -> Vec<Case> {
             head(&[(":method", "CONNECT"), SCHEME, AUTHORITY, PATH]),
             RESET,
         ),
-        case("8.5 CONNECT without :authority", head(&[(":method", "CONNECT")]), Status(1, 400)),
+        case("8.5 CONNECT without :authority", head(&[(":method", "CONNECT")]), Status(1, 405)),
         case("8441, 4 :protocol beside GET", with(":protocol", "websocket"), RESET),
         case(
             "8441, 4 :protocol without :path",

@@ -1,5 +1,9 @@
 //! Frames out of place: in the life of a stream (RFC 9113, 5.1), and of a connection (3.4, 6.5 to 6.9).
 
+use std::time::Duration;
+
+use tokio::time::timeout;
+
 use super::{
     Case, Connection, FLOW_CONTROL_ERROR, Lives, NO_ERROR, PROTOCOL_ERROR, STREAM_CLOSED, Status,
     Stream, asks, case, data, holds, later, opens,
@@ -198,6 +202,27 @@ async fn answers_keep_to_the_window() {
         }
     }
     assert_eq!(rest, b"789");
+}
+
+/// What the client has no room for yet waits in the codec; a drain waits for it, too.
+#[tokio::test]
+async fn a_drain_waits_for_the_window() {
+    let backend = Backend::saying("0123456789").await;
+    let authority = Authority::new();
+    let gateway = authority.gateway(|settings| add_backend(settings, "1", backend.address)).await;
+    let mut raw = Raw::with_settings(&authority, &gateway, &[(4, 3)]).await;
+    raw.request(1, &get("/?region=1", &[])).await;
+    assert_eq!(raw.next_of(1).await.status(), 200);
+    assert_eq!(raw.next_of(1).await.payload, b"012");
+    gateway.begin_stop().await;
+    // Longer than what is idle is given.
+    let ended = async { while raw.any().await.is_some() {} };
+    assert!(timeout(Duration::from_millis(1_200), ended).await.is_err(), "it was cut");
+    raw.send(&frame(WINDOW_UPDATE, 0, 1, &[0, 0, 0, 100])).await;
+    let rest = raw.next_of(1).await;
+    assert_eq!((rest.kind, rest.payload.as_slice()), (DATA, &b"3456789"[..]));
+    drop(raw);
+    gateway.ended().await.unwrap();
 }
 
 /// 6.8: who says goodbye still gets his answer.

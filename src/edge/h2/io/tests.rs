@@ -83,6 +83,28 @@ fn what_the_codec_turns_away_is_seen_in_what_it_sends() {
     assert_eq!(said, [Refusal::Connection(11)]);
 }
 
+#[test]
+fn short_trailers_are_no_answer_of_the_codec() {
+    let (streams, mut sent) = (Arc::new(Streams::default()), Sent::default());
+    let mut told = Vec::new();
+    let mut sends = |sent: &mut Sent, kind, flags, stream: u8, length| {
+        let mut bytes = frame(kind, flags, length);
+        bytes[8] = stream;
+        sent.pass(&bytes, &streams, |refusal| told.push(refusal));
+        std::mem::take(&mut told)
+    };
+    // Two answers at a time, the fields of whose trailers are in the compressor's table by now.
+    for stream in [1, 3] {
+        assert_eq!(sends(&mut sent, HEADERS, END_HEADERS, stream, 40), []);
+        assert_eq!(sends(&mut sent, 0, 0, stream, 500), []);
+    }
+    for stream in [3, 1] {
+        assert_eq!(sends(&mut sent, HEADERS, END_STREAM | END_HEADERS, stream, 1), []);
+    }
+    let bare = sends(&mut sent, HEADERS, END_STREAM | END_HEADERS, 5, 1);
+    assert_eq!(bare, [Refusal::TooLarge]);
+}
+
 proptest! {
     #[test]
     fn it_does_not_matter_how_the_bytes_come(

@@ -83,3 +83,23 @@ fn a_drain_waits_until_the_system_has_the_answer() {
     assert_eq!(drain.flights(), 0);
     assert!(lock(&streams.open).is_empty());
 }
+
+#[test]
+fn a_drain_waits_for_the_last_frame_of_an_answer() {
+    let (streams, drain) = (Arc::new(Streams::default()), Drain::new());
+    let sends_all = || {
+        streams.all_sent();
+        drain.flights()
+    };
+    streams.answer_begins(1);
+    streams.begin().finish(drain.in_flight(), false);
+    assert_eq!(sends_all(), 0, "nobody waits yet");
+    streams.drain(drain.in_flight());
+    assert_eq!(sends_all(), 1);
+    streams.begin().finish(drain.in_flight(), false);
+    assert_eq!(sends_all(), 1);
+    assert!(streams.answer_ends(1) && !streams.answer_ends(1));
+    assert_eq!(sends_all(), 0);
+    streams.drain(drain.in_flight());
+    assert_eq!(drain.flights(), 0, "nothing is under way");
+}

@@ -232,3 +232,29 @@ async fn what_is_no_frame_is_not_asked() {
     assert_eq!(asked(&mut near, &mut far, never(), &mut tally).await, EndedBy::Idle);
     assert_eq!(start.elapsed(), HOUR);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_close_that_nobody_answers_is_not_waited_for_longer_than_a_pong() {
+    for by_client in [true, false] {
+        let start = Instant::now();
+        let ((mut client, mut near), (mut backend, mut far)) = (duplex(64), duplex(64));
+        let mut tally = Tally::default();
+        let talk = async {
+            if by_client {
+                client.write_all(&CLOSE_UP).await.unwrap();
+            } else {
+                backend.write_all(&CLOSE_DOWN).await.unwrap();
+            }
+            // What is still to be said before the answer puts it off.
+            tokio::time::sleep(INTERVAL).await;
+            if by_client {
+                backend.write_all(TOLD).await.unwrap();
+            } else {
+                client.write_all(ASKED).await.unwrap();
+            }
+        };
+        let (ended, ()) = tokio::join!(asked(&mut near, &mut far, never(), &mut tally), talk);
+        assert_eq!(ended, if by_client { EndedBy::Client } else { EndedBy::Backend });
+        assert_eq!(start.elapsed(), INTERVAL + INTERVAL + TIMEOUT);
+    }
+}

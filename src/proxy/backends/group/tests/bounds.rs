@@ -160,3 +160,24 @@ fn what_was_tried_is_known_in_the_next_edition_too() {
     let tried = after.tried_before(&before, tried);
     assert_eq!([0, 1, 2].map(|index| tried.contains(index)), [false, false, true]);
 }
+
+#[tokio::test(start_paused = true)]
+async fn sockets_abroad_are_not_called_home_before_there_is_room() {
+    let settings = BackendsSettings { hold: Duration::ZERO, ..BackendsSettings::default() };
+    let group = bounded(&[("a", 1)], settings);
+    let policy = failover::Policy::of(&crate::settings::RegionSettings {
+        failover: "any".parse().unwrap(),
+        ..crate::settings::RegionSettings::default()
+    });
+    let at_home = group.next(&mut Tried::default()).unwrap();
+    let stray = group.stray_abroad();
+    let mut turn = std::pin::pin!(stray.turn());
+    for _ in 0..20 {
+        group.call_home(&policy, 10);
+        assert!(turn.as_mut().now_or_never().is_none(), "it would only come back abroad");
+        advance(Duration::from_millis(250)).await;
+    }
+    drop(at_home);
+    group.call_home(&policy, 10);
+    turn.await;
+}
